@@ -1,0 +1,1 @@
+"""Joins store and upstream: asking, running, stopping, recovering and draining answers."""

@@ -1,0 +1,134 @@
+"""The runner: one task that pipes the upstream into an answer's event log, and ends the answer whatever happens."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from app.domain.errors import InternalError, ParleyError, StoreFull, StoreUnavailable, UpstreamError
+from app.domain.events import dump, events_after
+from app.domain.live_log import LiveLog
+from app.domain.messages import AnswerError, AnswerHead, Ending
+from app.store.answers import AnswerStore
+from app.store.journal import Journal
+from app.store.log_writer import Interrupt
+from app.upstream.deltas import Delta, Finish, Reasoning, Text, ToolCall
+
+log = logging.getLogger("parley.runner")
+
+_WRITTEN_BY_OTHERS = (Interrupt.FENCED, Interrupt.GONE)
+
+
+class Runner:
+    """Writes one answer. It belongs to the process: readers come and go, `live` is what they read."""
+
+    def __init__(
+        self,
+        head: AnswerHead,
+        live: LiveLog,
+        *,
+        name: str,
+        store: AnswerStore,
+        journal: Journal,
+        max_buffered_bytes: int,
+    ) -> None:
+        """`name` is what the lease says. Starts nothing yet: see `run`."""
+        self.head = head
+        self.live = live
+        self._store = store
+        self._max_buffered_bytes = max_buffered_bytes or 1 << 62
+        self._interrupted: Ending | None = None
+        self._pipe: asyncio.Task[Ending] | None = None
+        self._journal = journal
+        self._writer = journal.open(head.ref, name, live, self._on_interrupt)
+
+    async def run(self, deltas: Callable[[], AsyncGenerator[Delta]], left_out: int) -> None:
+        """Write the answer from its first token to its end; returns when the log is over."""
+        try:
+            if left_out:
+                self._writer.append("notice", dump({"code": "context_trimmed", "left_out": left_out}))
+            ending = self._interrupted or await self._generate(deltas)
+            await self._finish(ending)
+        finally:
+            self._journal.release(self._writer)
+            if not self.live.over:
+                self.live.lose()
+
+    def end_as(self, ending: Ending) -> None:
+        """Stop the upstream, and end the answer so: a stop, a shutdown. The first reason counts."""
+        if self._interrupted is None:
+            self._interrupted = ending
+            if self._pipe is not None:
+                self._pipe.cancel()
+
+    def _on_interrupt(self, reason: Interrupt) -> None:
+        match reason:
+            case Interrupt.STOP:
+                self.end_as(Ending("stopped"))
+            case Interrupt.FULL:
+                self.end_as(failed(StoreFull("The store is full; this is what it had taken.")))
+            case Interrupt.OUTAGE:
+                self.end_as(failed(StoreUnavailable("The store was away for too long.")))
+            case Interrupt.FENCED | Interrupt.GONE:
+                self.end_as(Ending("interrupted"))
+
+    async def _generate(self, deltas: Callable[[], AsyncGenerator[Delta]]) -> Ending:
+        # A task of its own, so that an interrupt cancels the upstream and nothing else.
+        self._pipe = asyncio.create_task(self._pipe_upstream(deltas))
+        try:
+            return await self._pipe
+        except asyncio.CancelledError:
+            if self._interrupted is None:
+                self._pipe.cancel()
+                raise
+            return self._interrupted
+        except UpstreamError as error:
+            return self._interrupted or failed(error)
+        except Exception:  # a defect: it is logged, and the reader still gets an end
+            log.exception("An answer failed.")
+            return self._interrupted or failed(InternalError("The service failed to write this answer."))
+
+    async def _pipe_upstream(self, deltas: Callable[[], AsyncGenerator[Delta]]) -> Ending:
+        writer, limit = self._writer, self._max_buffered_bytes
+        ending = Ending("completed")
+        async with aclosing(deltas()) as stream:
+            async for delta in stream:
+                match delta:
+                    case Text(text):
+                        writer.append("message", text)
+                    case Reasoning(text):
+                        writer.append("reasoning", text)
+                    case ToolCall():
+                        writer.append("tool_call", dump(delta._asdict()))
+                    case Finish(reason, model, usage):
+                        counts = usage._asdict() if usage else None
+                        ending = Ending("completed", reason, model, counts)  # type: ignore[arg-type]
+                if writer.buffered >= limit:
+                    await writer.room(limit)
+        return ending
+
+    async def _finish(self, ending: Ending) -> None:
+        writer, live = self._writer, self.live
+        await writer.flush()
+        if writer.broken is Interrupt.FULL and self._interrupted is not None:
+            ending = self._interrupted
+        if writer.broken not in _WRITTEN_BY_OTHERS:
+            outcome, end = await self._store.finish(self.head, live.events, ending, writer.last_id)
+            if outcome == "done":
+                live.extend([end])
+                return
+        await self._read_foreign_end()
+
+    async def _read_foreign_end(self) -> None:
+        """Somebody else has ended the answer: our readers get that end, or, where the log is gone, none."""
+        log.warning("An answer of this process was ended by another one; this runner stops.")
+        running = await self._store.read_log(self.head.ref)
+        fresh = events_after(running.events, self.live.position)
+        if fresh and fresh[-1].kind == "end":
+            self.live.extend(fresh)
+
+
+def failed(error: ParleyError) -> Ending:
+    """Return the ending of an answer that an error ended."""
+    told: AnswerError = {"code": error.code, "message": error.detail, "retryable": error.retryable}
+    return Ending("failed", error=told)

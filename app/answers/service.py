@@ -1,0 +1,326 @@
+"""Answers as the outside sees them: ask, read, stop, regenerate, drain. Knows which of them are written here."""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.answers.readers import Abandonment
+from app.answers.recovery import Recovery
+from app.answers.runner import Runner
+from app.answers.waiting import until
+from app.domain.context import compose, window_bytes
+from app.domain.errors import (
+    BadCursor,
+    ConversationBusy,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    NotAnAnswer,
+    ShuttingDown,
+    StoreUnavailable,
+    UnknownModel,
+)
+from app.domain.events import Event, dump
+from app.domain.ids import (
+    MessageRef,
+    derived_conversation,
+    new_conversation,
+    parse_conversation_id,
+    parse_message_id,
+)
+from app.domain.live_log import LiveLog
+from app.domain.messages import Ending, derived_title, replayed, start_data
+from app.domain.requests import NewMessage, Regenerate
+from app.store.answers import AnswerStore, Attached, Begun, Question
+from app.store.conversations import ConversationStore, MessageView
+from app.store.follower import Follower
+from app.store.journal import Journal
+from app.upstream.client import ChatRequest, Upstream
+from app.upstream.deltas import Delta
+
+log = logging.getLogger("parley.answers")
+
+#: How often a POST that meets a dead answer may find yet another one in its way.
+BEGIN_TRIES = 3
+#: How long a request waits for the end of an answer that it has stopped.
+STOP_SECONDS = 30.0
+
+
+class Answers:
+    """All answers, wherever they are written; those of this process in `running`."""
+
+    def __init__(
+        self,
+        *,
+        store: AnswerStore,
+        conversations: ConversationStore,
+        journal: Journal,
+        follower: Follower,
+        recovery: Recovery,
+        upstream: Upstream,
+        models: Sequence[str],
+        context_tokens: int,
+        max_buffered_bytes: int,
+        abandonment: Abandonment,
+    ) -> None:
+        """`models`: those that may be asked for, the default one first."""
+        self._store = store
+        self._conversations = conversations
+        self._journal = journal
+        self._follower = follower
+        self._recovery = recovery
+        self._upstream = upstream
+        self.models = tuple(models)
+        self._context_tokens = context_tokens
+        self._max_buffered_bytes = max_buffered_bytes
+        self._abandonment = abandonment
+        self._name = secrets.token_hex(8)
+        self._running: dict[MessageRef, Runner] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    async def ask(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
+        """Store a message and begin its answer; with a known idempotency key, return the answer that it began."""
+        conversation, may_create = self._conversation_of(owner, message, key)
+        parent: int | None = None
+        if message.parent is not None:
+            parent = _ref(message.parent).number
+        elif "parent" in message.model_fields_set:
+            parent = 0
+        question = Question(
+            owner=owner,
+            conversation=conversation,
+            may_create=may_create,
+            content=message.content,
+            parent=parent,
+            model=self._known(message.model),
+            system=message.system,
+            title=derived_title(message.content),
+            idempotency_key=key,
+            digest=_digest("ask", message.model_dump(mode="json", exclude_unset=True)),
+        )
+        return await self._begin(question)
+
+    async def regenerate(self, owner: str, ref: MessageRef, request: Regenerate, key: str | None) -> MessageRef:
+        """Begin another answer to the message that an answer replies to."""
+        question = Question(
+            owner=owner,
+            conversation=ref.conversation,
+            may_create=False,
+            content=None,
+            parent=ref.number,
+            model=self._known(request.model),
+            system=None,
+            title="",
+            idempotency_key=key,
+            digest=_digest("regenerate", [ref.number, request.model_dump(mode="json", exclude_unset=True)]),
+        )
+        return await self._begin(question)
+
+    async def attach(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
+        """Find the answer that a repeated POST means, without asking again. Raises BadCursor where there is none."""
+        conversation, _ = self._conversation_of(owner, message, key)
+        if key is not None and (found := await self._store.find_key(conversation, key)) is not None:
+            ref, digest = found
+            if digest != _digest("ask", message.model_dump(mode="json", exclude_unset=True)):
+                raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
+            return ref
+        if message.conversation is not None or message.parent is not None:
+            latest = await self._conversations.latest(owner, conversation)
+            if latest is not None and latest[1] == message.content:
+                return latest[0].ref
+        raise BadCursor(
+            "No answer to this message is known, so there is nothing to resume. Send it without Last-Event-ID."
+        )
+
+    def _conversation_of(self, owner: str, message: NewMessage, key: str | None) -> tuple[str, bool]:
+        """Return the conversation that a message goes to, and whether it may be a new one."""
+        named = parse_conversation_id(message.conversation) if message.conversation is not None else None
+        if message.parent is not None:
+            parent = _ref(message.parent).conversation
+            if named not in (None, parent):
+                errors = [{"field": "parent", "message": "is a message of another conversation"}]
+                raise InvalidRequest("`parent` and `conversation` do not agree.", errors=errors)
+            named = parent
+        if named is not None:
+            return named, False
+        return (derived_conversation(owner, key) if key is not None else new_conversation()), True
+
+    def _known(self, model: str | None) -> str | None:
+        if model is not None and model not in self.models:
+            errors = [{"field": "model", "message": "is none of those that GET /models lists"}]
+            raise UnknownModel("There is no such model. GET /models lists those that may be asked for.", errors=errors)
+        return model
+
+    async def _begin(self, question: Question) -> MessageRef:
+        if self.draining:
+            raise ShuttingDown("This process is shutting down. Send the message again: another one will take it.")
+        runner = f"{self._name}.{secrets.token_hex(4)}"
+        window = window_bytes(self._context_tokens)
+        for last in (*[False] * (BEGIN_TRIES - 1), True):
+            try:
+                begun = await self._store.begin(question, runner, self.models[0], window)
+            except ConversationBusy as busy:
+                ref = _ref(busy.extra["message"])
+                if last or ref in self._running or not await self._recovery.settle(ref):
+                    raise
+                continue
+            if isinstance(begun, Attached):
+                return begun.ref
+            self._run(question, begun, runner)
+            return begun.head.ref
+        raise AssertionError("the last try returns or raises")
+
+    def _run(self, question: Question, begun: Begun, name: str) -> None:
+        head = begun.head
+        ref = head.ref
+        live = LiveLog([Event("start", start_data(*ref, head.parent, head.model), 1)])
+        runner = Runner(
+            head,
+            live,
+            name=name,
+            store=self._store,
+            journal=self._journal,
+            max_buffered_bytes=self._max_buffered_bytes,
+        )
+        prompt = compose(question.system or begun.system, begun.records, head.depth - 1, self._context_tokens)
+
+        def deltas() -> AsyncGenerator[Delta]:
+            return self._upstream.stream(ChatRequest(model=head.model, messages=prompt.messages))
+
+        self._running[ref] = runner
+        self._spawn(self._watched(runner, deltas, prompt.left_out))
+
+    async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]], left_out: int) -> None:
+        try:
+            async with self._abandonment.watch(runner):
+                await runner.run(deltas, left_out)
+        finally:
+            del self._running[runner.head.ref]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def read(self, owner: str, ref: MessageRef) -> AsyncIterator[LiveLog]:
+        """Lend an answer's events: from memory, from the store as they come, or made again from the stored message.
+
+        Raises NotFound, NotAnAnswer, StoreUnavailable.
+        """
+        view = await self._answer(owner, ref)
+        runner = self._running.get(ref)
+        if runner is not None:
+            yield runner.live
+        elif view.running:
+            async with self._follower.follow(ref) as live:
+                if live.gone:  # it ended, and its log expired, between two looks
+                    view = await self._answer(owner, ref)
+                    live = LiveLog(replayed(ref, view.record)) if not view.running else live
+                yield live
+        else:
+            yield LiveLog(replayed(ref, view.record))
+
+    async def message(self, owner: str, ref: MessageRef) -> dict[str, Any]:
+        """Return a message; of an answer that runs, the text so far. Raises NotFound."""
+        view = await self._conversations.read_message(owner, ref)
+        if view.running:
+            self._look_after(ref)
+        return view.wire()
+
+    async def check_cursor(self, ref: MessageRef, live: LiveLog, cursor: int) -> None:
+        """Raise BadCursor for one beyond what the answer has; another replica may be ahead of what has come here."""
+        if cursor <= live.position:
+            return
+        if not live.over and ref not in self._running:
+            running = await self._store.read_log(ref)
+            if running.events and cursor <= running.events[-1].end:
+                return
+        raise BadCursor("The cursor is beyond what this answer has. Use the id of an event that was received.")
+
+    async def wait(self, owner: str, ref: MessageRef) -> dict[str, Any]:
+        """Wait for an answer's end and return the message."""
+        async with self.read(owner, ref) as live:
+            await until(live, lambda: live.over)
+        view = await self._answer(owner, ref)
+        if view.running:
+            raise StoreUnavailable("The answer could not be followed to its end. Read the message again.")
+        return view.wire()
+
+    def look_after(self, active: str | None) -> None:
+        """A GET has met an answer that runs: where nobody writes it any more, it is ended, in the background."""
+        if active is not None:
+            self._look_after(_ref(active))
+
+    def _look_after(self, ref: MessageRef) -> None:
+        if ref not in self._running:
+            self._recovery.suspect(ref)
+
+    async def _answer(self, owner: str, ref: MessageRef) -> MessageView:
+        view = await self._conversations.read_message(owner, ref)
+        if view.record["role"] != "assistant":
+            raise NotAnAnswer("That message is a user's. Events, stop and regenerate are for answers.")
+        return view
+
+    # --- stopping -----------------------------------------------------------------------------------------------------
+
+    async def stop(self, owner: str, ref: MessageRef) -> dict[str, Any]:
+        """Stop an answer, wherever it is written, and return the message once it is final."""
+        view = await self._answer(owner, ref)
+        if view.running:
+            try:
+                async with asyncio.timeout(STOP_SECONDS), self.read(owner, ref) as live:
+                    runner = self._running.get(ref)
+                    if runner is not None:
+                        runner.end_as(Ending("stopped"))
+                    else:
+                        await self._store.mark_stop(ref)
+                    await until(live, lambda: live.over)
+            except TimeoutError:
+                raise StoreUnavailable("The answer could not be stopped yet: the store does not answer.") from None
+            view = await self._answer(owner, ref)
+        return view.wire()
+
+    async def delete(self, owner: str, conversation: str) -> None:
+        """Delete a conversation; a running answer is stopped first."""
+        try:
+            await self._conversations.delete(owner, conversation, force=False)
+        except ConversationBusy as busy:
+            await self.stop(owner, _ref(busy.extra["message"]))
+            await self._conversations.delete(owner, conversation, force=True)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Begin no more answers; let those that run finish for `grace_seconds`, then end each with its text so far."""
+        self.draining = True
+        if self._tasks:
+            log.info("Shutting down: %d answers may finish within %g s.", len(self._tasks), grace_seconds)
+            await asyncio.wait(self._tasks, timeout=grace_seconds)
+        for runner in self._running.values():
+            runner.end_as(Ending("interrupted"))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)  # two round trips, unless the store is away
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def counts(self) -> int:
+        """Return how many answers are written by this process."""
+        return len(self._running)
+
+
+def _ref(text: str) -> MessageRef:
+    ref = parse_message_id(text)
+    assert ref is not None  # checked before, or our own
+    return ref
+
+
+def _digest(what: str, body: object) -> str:
+    return hashlib.sha256(f"{what} {dump(body)}".encode()).hexdigest()[:32]

@@ -1,0 +1,107 @@
+"""Events, positions and cursors: the arithmetic of an answer's event log.
+
+An answer is a sequence of events. Each character (code point) of text or reasoning counts one position, every other
+event counts one; `start` ends at 1. A cursor is a position, so every character is a place to resume from.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+Kind = Literal["start", "message", "reasoning", "tool_call", "notice", "end"]
+
+#: The kinds whose data is text itself; the data of all others is one JSON object.
+TEXT_KINDS: frozenset[Kind] = frozenset(("message", "reasoning"))
+
+#: Where `start`, the first event of every answer, ends.
+START_POSITION = 1
+
+
+class Event(NamedTuple):
+    """One thing that a reader is told. `end` is the position at which it ends, which is also its id on the wire."""
+
+    kind: Kind
+    data: str
+    end: int
+
+
+def span(kind: Kind, data: str) -> int:
+    """Return how many positions an event covers."""
+    return len(data) if kind in TEXT_KINDS else 1
+
+
+def numbered(pieces: Iterable[tuple[Kind, str]], after: int) -> Iterator[Event]:
+    """Give pieces (kind, data) their positions, the first one beginning behind the position `after`."""
+    for kind, data in pieces:
+        after += span(kind, data)
+        yield Event(kind, data, after)
+
+
+def events_after(events: Sequence[Event], cursor: int) -> list[Event]:
+    """Return what follows a cursor, neighbouring text joined; of a text event that the cursor stands in, the rest."""
+    joined: list[Event] = []
+    run: list[str] = []
+    run_kind: Kind | None = None
+    start = bisect_right(events, cursor, key=_end)
+    for kind, data, end in events[start:]:
+        begin = end - span(kind, data)
+        if begin < cursor:
+            data = data[cursor - begin :]
+        if kind == run_kind:
+            run.append(data)
+            joined[-1] = Event(kind, "", end)
+            continue
+        if run_kind is not None:
+            joined[-1] = joined[-1]._replace(data="".join(run))
+        run_kind = kind if kind in TEXT_KINDS else None
+        run = [data]
+        joined.append(Event(kind, data, end))
+    if run_kind is not None:
+        joined[-1] = joined[-1]._replace(data="".join(run))
+    return joined
+
+
+def _end(event: Event) -> int:
+    return event.end
+
+
+def parts_of(events: Iterable[Event]) -> list[list[Any]]:
+    """Return the order and lengths of an answer's parts, as the stored message keeps them.
+
+    `["message", 12]` and `["reasoning", 40]` are lengths in characters, neighbours added up; `["tool_call", {…}]` and
+    `["notice", {…}]` are the events' objects. `start` and `end` are left out: they are made from the message itself.
+    """
+    parts: list[list[Any]] = []
+    for kind, data, _ in events:
+        if kind in TEXT_KINDS:
+            if parts and parts[-1][0] == kind:
+                parts[-1][1] += len(data)
+            else:
+                parts.append([kind, len(data)])
+        elif kind in ("tool_call", "notice"):
+            parts.append([kind, json.loads(data)])
+    return parts
+
+
+def pieces_of(parts: Iterable[Sequence[Any]], content: str, reasoning: str) -> Iterator[tuple[Kind, str]]:
+    """Undo `parts_of`: yield the pieces (kind, data) of a stored message, its texts cut at the parts' lengths."""
+    texts: dict[Kind, tuple[str, int]] = {"message": (content, 0), "reasoning": (reasoning, 0)}
+    for name, value in parts:
+        kind = cast("Kind", name)
+        if kind in TEXT_KINDS:
+            text, at = texts[kind]
+            texts[kind] = (text, at + value)
+            yield kind, text[at : at + value]
+        else:
+            yield kind, dump(value)
+
+
+def text_of(events: Iterable[Event], kind: Kind) -> str:
+    """Join the text of all events of a kind."""
+    return "".join(event.data for event in events if event.kind == kind)
+
+
+def dump(value: object) -> str:
+    """Write JSON as it stands in events: one line, no spaces, characters as themselves."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,67 @@
+"""The committed events of one answer in memory, and who waits for the next.
+
+Readers of this process share one such list, whoever feeds it: the journal (the answer is written here) or a follower
+(it is written elsewhere). A reader has a cursor into it, never a queue of its own.
+"""
+
+import logging
+from collections.abc import Callable
+
+from app.domain.events import Event
+
+log = logging.getLogger("parley.log")
+
+
+class LiveLog:
+    """One answer's events, only ever longer. `listeners` are called after each growth, in the order in which they came."""
+
+    __slots__ = ("_listeners", "ended", "events", "gone", "position")
+
+    def __init__(self, events: list[Event] | None = None) -> None:
+        self.events: list[Event] = events if events is not None else []
+        #: Where the last event ends; 0 before the first.
+        self.position = self.events[-1].end if self.events else 0
+        #: Nothing can follow: the last event is `end`.
+        self.ended = bool(self.events) and self.events[-1].kind == "end"
+        #: The log was deleted or lost before an `end`: there is nothing to wait for.
+        self.gone = False
+        self._listeners: dict[Callable[[], None], None] = {}
+
+    @property
+    def over(self) -> bool:
+        """Will nothing more come?"""
+        return self.ended or self.gone
+
+    @property
+    def readers(self) -> int:
+        """Return how many listen."""
+        return len(self._listeners)
+
+    def extend(self, events: list[Event]) -> None:
+        """Add committed events, which begin right behind `position`, and tell the listeners."""
+        self.events += events
+        last = events[-1]
+        self.position = last.end
+        self.ended = last.kind == "end"
+        self._tell()
+
+    def lose(self) -> None:
+        """Say that the log is gone, and tell the listeners."""
+        self.gone = True
+        self._tell()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each growth until `unlisten`."""
+        self._listeners[listener] = None
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Undo `listen`; what does not listen is ignored."""
+        self._listeners.pop(listener, None)
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener()
+            except Exception:  # one reader's defect must not stop the others, nor the journal
+                log.exception("a reader failed")
+                self._listeners.pop(listener, None)

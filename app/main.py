@@ -1,0 +1,145 @@
+"""The one place where objects are built: settings in, application out."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
+
+from aiohttp import web
+
+from app.answers.conversations import Conversations
+from app.answers.readers import Abandonment
+from app.answers.recovery import Recovery
+from app.answers.service import Answers
+from app.settings import Settings
+from app.store.answers import AnswerStore
+from app.store.connection import Connector
+from app.store.conversations import ConversationStore
+from app.store.embedded import embedded_store
+from app.store.follower import Follower
+from app.store.journal import Journal
+from app.upstream import demo
+from app.upstream.client import Upstream
+from app.web.bodies import BODY_TIMEOUT
+from app.web.conversations import ConversationRoutes
+from app.web.docs import DocsRoutes
+from app.web.messages import MessageRoutes
+from app.web.problems import name_response, problems
+from app.web.service import ServiceRoutes
+from app.web.streams import Streams
+
+log = logging.getLogger("parley")
+
+ANSWERS = web.AppKey("ANSWERS", Answers)
+STREAMS = web.AppKey("STREAMS", Streams)
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_MODEL = "gpt-4o-mini"
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Return the service. Its parts are built when it starts, and taken down in reverse when it is cleaned up."""
+    app = web.Application(middlewares=[problems], client_max_size=settings.max_message_bytes)
+    app[BODY_TIMEOUT] = settings.body_timeout_seconds
+    app.on_response_prepare.append(name_response)
+    app.cleanup_ctx.append(partial(_parts, settings))
+    return app
+
+
+async def drain(app: web.Application, grace_seconds: float) -> None:
+    """Begin no more answers, let those that run finish or end them, then end all streams."""
+    await app[ANSWERS].drain(grace_seconds)
+    app[STREAMS].close()
+
+
+async def _parts(settings: Settings, app: web.Application) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        connector = Connector(await _store_url(settings, stack))
+        stack.push_async_callback(connector.close)
+        journal = Journal(
+            connector,
+            durability=settings.durability,
+            lease_seconds=settings.lease_seconds,
+            outage_seconds=settings.redis_outage_seconds,
+        )
+        await journal.start()
+        stack.push_async_callback(journal.close)
+        store = AnswerStore(
+            connector,
+            journal,
+            lease_seconds=settings.lease_seconds,
+            conversation_ttl_seconds=settings.conversation_ttl_seconds,
+            event_log_ttl_seconds=settings.event_log_ttl_seconds,
+        )
+        conversation_store = ConversationStore(
+            connector, journal, conversation_ttl_seconds=settings.conversation_ttl_seconds
+        )
+        recovery = Recovery(store, lease_seconds=settings.lease_seconds)
+        stack.push_async_callback(recovery.close)
+        base_url, models, model_owner = await _upstream_target(settings, stack)
+        upstream = await stack.enter_async_context(
+            Upstream(
+                base_url=base_url,
+                api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
+                extra_headers={},
+                connect_timeout=settings.connect_timeout_seconds,
+                first_token_timeout=settings.first_token_timeout_seconds,
+                token_timeout=settings.token_timeout_seconds,
+                answer_timeout=settings.answer_timeout_seconds,
+            )
+        )
+        answers = Answers(
+            store=store,
+            conversations=conversation_store,
+            journal=journal,
+            follower=Follower(connector, recovery.suspect, announce_seconds=settings.abandoned_answer_seconds),
+            recovery=recovery,
+            upstream=upstream,
+            models=models,
+            context_tokens=settings.context_tokens,
+            max_buffered_bytes=settings.max_buffered_bytes,
+            abandonment=Abandonment(store, seconds=settings.abandoned_answer_seconds),
+        )
+        stack.push_async_callback(answers.drain, 0)
+        conversations = Conversations(conversation_store, answers)
+        streams = Streams(
+            heartbeat_seconds=settings.heartbeat_seconds, send_timeout_seconds=settings.send_timeout_seconds
+        )
+        app[ANSWERS], app[STREAMS] = answers, streams
+        for routes in (
+            MessageRoutes(answers, streams),
+            ConversationRoutes(conversations),
+            ServiceRoutes(answers, conversations, model_owner),
+            DocsRoutes(),
+        ):
+            app.router.add_routes(routes.routes())
+        yield
+
+
+async def _store_url(settings: Settings, stack: AsyncExitStack) -> str:
+    if settings.redis_url is not None:
+        log.info("Store: the Redis at %s.", _without_secrets(settings.redis_url.get_secret_value()))
+        return settings.redis_url.get_secret_value()
+    url = await stack.enter_async_context(
+        embedded_store(settings.data_dir, fsync_always=settings.durability == "fsync")
+    )
+    log.info("Store: the embedded Valkey; its files are in %s.", settings.data_dir.resolve())
+    return url
+
+
+async def _upstream_target(settings: Settings, stack: AsyncExitStack) -> tuple[str, tuple[str, ...], str]:
+    """Return the upstream's base URL, the models that may be asked for, and who has them."""
+    if settings.demo:
+        log.info(
+            "Upstream: the built-in demo model. It is no AI: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one."
+        )
+        return await stack.enter_async_context(demo.run_demo()), (demo.MODEL,), "parley (built-in demo)"
+    base_url = settings.openai_base_url or DEFAULT_BASE_URL
+    models = settings.openai_model or (DEFAULT_MODEL,)
+    log.info("Upstream: %s with %s.", base_url, ", ".join(models))
+    return base_url, models, "upstream"
+
+
+def _without_secrets(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

@@ -1,0 +1,242 @@
+"""The transitions of an answer in the store: begin, finish, stop mark; and reading its log."""
+
+import json
+from typing import Any, Literal, NamedTuple
+
+from app.domain.errors import (
+    ConversationBusy,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    NotAnAnswer,
+    NotFound,
+)
+from app.domain.events import Event
+from app.domain.ids import MessageRef, message_id
+from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of, user_record
+from app.domain.times import now_ms
+from app.store import keys, scripts
+from app.store.connection import Connector, store_errors
+from app.store.entries import entry_id, log_events
+from app.store.journal import Journal
+
+Finished = Literal["done", "refused", "gone"]
+
+
+class Question(NamedTuple):
+    """What is to be answered. `content` None: regenerate, and `parent` is the answer that gets a sibling.
+
+    `parent` None: reply after the conversation's last message; 0: as a new first message.
+    """
+
+    owner: str
+    conversation: str
+    may_create: bool
+    content: str | None
+    parent: int | None
+    model: str | None
+    system: str | None
+    title: str
+    idempotency_key: str | None
+    #: What tells a repeated request from another one with the same key.
+    digest: str
+
+
+class Begun(NamedTuple):
+    """A new answer, with what its prompt is made of: the branch's latest stored messages (JSON), newest first."""
+
+    head: AnswerHead
+    system: str | None
+    records: list[str]
+
+
+class Attached(NamedTuple):
+    """The answer that the same idempotency key began before."""
+
+    ref: MessageRef
+
+
+class RunningLog(NamedTuple):
+    """An answer's log as it stands: its events, whether somebody has the lease, and its head (None: no such message)."""
+
+    events: list[Event]
+    leased: bool
+    head: AnswerHead | None
+    #: The id of the last entry; None where the log is gone.
+    last_id: str | None
+
+
+class ProofOfLife(NamedTuple):
+    """What tells a live runner from a dead one."""
+
+    #: What is left of the lease, in milliseconds; 0 or less: there is none.
+    lease_ms: int
+    #: The id of the log's last entry; None where there is no log.
+    last_id: str | None
+    #: The answer does not run any more.
+    ended: bool
+
+
+class AnswerStore:
+    """Writes by the journal, so that they are as durable and as cheap as its commits; reads by the pool."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        journal: Journal,
+        *,
+        lease_seconds: float,
+        conversation_ttl_seconds: float,
+        event_log_ttl_seconds: float,
+    ) -> None:
+        self._journal = journal
+        self._lease_ms = int(lease_seconds * 1000)
+        self._ttl_ms = int(conversation_ttl_seconds * 1000)
+        log_ttl_ms = int(event_log_ttl_seconds * 1000)
+        self._log_ttl_ms = min(log_ttl_ms, self._ttl_ms) if self._ttl_ms else log_ttl_ms
+        self._redis = connector.redis
+        self._log = connector.redis.register_script(scripts.LOG.text)
+        self._stop = connector.redis.register_script(scripts.STOP.text)
+
+    async def begin(self, question: Question, runner: str, default_model: str, window_bytes: int) -> Begun | Attached:
+        """Store a question and open its answer, in one round trip.
+
+        Raises NotFound, ConversationBusy, IdempotencyKeyReused, InvalidRequest (parent), NotAnAnswer, StoreFull or
+        StoreUnavailable; nothing is stored then.
+        """
+        conversation = question.conversation
+        now = now_ms()
+        names = [
+            keys.chat(conversation),
+            keys.messages(conversation),
+            keys.events_prefix(conversation),
+            keys.lease_prefix(conversation),
+        ]
+        if question.idempotency_key is not None:
+            names.append(keys.idempotency(conversation, question.idempotency_key))
+        reply = await self._journal.run_script(
+            scripts.BEGIN,
+            names,
+            [
+                question.owner,
+                now,
+                runner,
+                self._lease_ms,
+                self._ttl_ms,
+                conversation,
+                int(question.may_create),
+                int(question.content is None),
+                "" if question.parent is None else question.parent,
+                "" if question.content is None else user_record(question.content, now),
+                question.model or "",
+                default_model,
+                question.digest,
+                keys.IDEMPOTENCY_SECONDS * 1000,
+                window_bytes,
+                question.title,
+                question.system or "",
+                question.model or "",
+            ],
+        )
+        match reply:
+            case ["begun", number, parent, depth, model, system, created, *records]:
+                head = AnswerHead(MessageRef(conversation, number), parent, depth, model, int(created))
+                self._list(question.owner, conversation, int(created))
+                return Begun(head, system or None, records)
+            case ["attach", number]:
+                return Attached(MessageRef(conversation, number))
+            case ["busy", number]:
+                raise ConversationBusy(
+                    "An answer is being written in this conversation. Read it, stop it, or wait for its end.",
+                    message=message_id(conversation, number),
+                )
+            case ["key_reused"]:
+                raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
+            case ["no_parent"]:
+                errors = [{"field": "parent", "message": "no such message in this conversation"}]
+                raise InvalidRequest("`parent` is no message of this conversation.", errors=errors)
+            case ["not_an_answer"]:
+                raise NotAnAnswer("That message is a user's; only an answer can be regenerated.")
+        raise NotFound("There is no such conversation.")
+
+    async def finish(
+        self, head: AnswerHead, events: list[Event], ending: Ending, last_id: str | None
+    ) -> tuple[Finished, Event]:
+        """End an answer whose log holds exactly `events`, the last entry being `last_id`; return what came of it.
+
+        `last_id` None: the log is lost, only the message can be ended.
+
+        Waits for a store that is away. With 'refused' somebody else has ended it, or it still grows; with 'gone' there
+        is nothing left to end. Also returns the `end` event.
+        """
+        ref, now = head.ref, now_ms()
+        position = events[-1].end if events else 0
+        end = Event("end", end_data(ending), position + 1)
+        usage = ending.usage
+        reply: list[Any] = await self._journal.run_script(
+            scripts.FINISH,
+            [keys.chat(ref.conversation), keys.messages(ref.conversation), keys.events(*ref), keys.lease(*ref)],
+            [
+                ref.number,
+                last_id or "",
+                entry_id(position),
+                end.data,
+                ended_record(head, events, ending, now),
+                now,
+                self._ttl_ms,
+                self._log_ttl_ms,
+                usage["prompt_tokens"] if usage else 0,
+                usage["completion_tokens"] if usage else 0,
+                usage["total_tokens"] if usage else 0,
+            ],
+            patience=None,
+        )
+        outcome: Finished = reply[0]
+        if outcome == "done" and len(reply) > 1 and reply[1]:
+            self._list(reply[1], ref.conversation, now)
+        return outcome, end
+
+    async def mark_stop(self, ref: MessageRef) -> bool:
+        """Leave the stop mark for an answer's runner, wherever it is; False where that answer does not run."""
+        with store_errors():
+            return bool(await self._stop([keys.chat(ref.conversation)], [ref.number]))
+
+    async def proof_of_life(self, ref: MessageRef) -> ProofOfLife:
+        """Look whether an answer's runner lives. Raises StoreUnavailable."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.pttl(keys.lease(*ref)).xrevrange(keys.events(*ref), count=1).hget(
+            keys.chat(ref.conversation), "active"
+        )
+        with store_errors():
+            lease_ms, top, active = await pipeline.execute()
+        return ProofOfLife(lease_ms, top[0][0] if top else None, active != str(ref.number))
+
+    async def find_key(self, conversation: str, key: str) -> tuple[MessageRef, str] | None:
+        """Return the answer that an idempotency key began, and the digest of its request; None: no such key."""
+        with store_errors():
+            found = await self._redis.get(keys.idempotency(conversation, key))
+        if not found:
+            return None
+        number, _, digest = found.partition(" ")
+        return MessageRef(conversation, int(number)), digest
+
+    async def has_reader(self, ref: MessageRef) -> bool:
+        """Is an answer read in another process?"""
+        with store_errors():
+            return bool(await self._redis.exists(keys.reader(*ref)))
+
+    async def read_log(self, ref: MessageRef) -> RunningLog:
+        """Read an answer's log to its top. Raises StoreUnavailable."""
+        names = [keys.messages(ref.conversation), keys.events(*ref), keys.lease(*ref)]
+        with store_errors():
+            reply: list[Any] = await self._log(names, [ref.number])
+        entries, leased = reply[:2]
+        record = json.loads(reply[2]) if len(reply) > 2 and reply[2] else None
+        head = head_of(ref, record) if record and record["role"] == "assistant" else None
+        return RunningLog(log_events(entries), bool(leased), head, entries[-1][0] if entries else None)
+
+    def _list(self, owner: str, conversation: str, activity: int) -> None:
+        # The owner's list lies in another slot: written after, and repaired on reading.
+        name = keys.owner_conversations(owner)
+        self._journal.post("ZADD", name, "GT", activity, conversation)
+        if self._ttl_ms:
+            self._journal.post("PEXPIRE", name, self._ttl_ms)

@@ -1,0 +1,91 @@
+"""Connections to Redis: one pool for short commands, single ones for the journal and for blocking reads.
+
+Also the one place where Redis's errors become the service's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import hiredis
+import redis.exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.domain.errors import StoreFull, StoreUnavailable
+
+#: What a connection that cannot be used raises; error replies are `redis.exceptions.ResponseError` instead.
+CONNECTION_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
+
+CONNECT_SECONDS = 2.0
+#: A short command that takes longer than this counts as an unreachable store.
+REPLY_SECONDS = 5.0
+POOL_SIZE = 50
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn Redis's errors into `StoreUnavailable` and `StoreFull`; what is a defect of ours passes through."""
+    try:
+        yield
+    except redis.exceptions.OutOfMemoryError as error:
+        raise StoreFull("The store is full. Reading and deleting still work.") from error
+    except CONNECTION_ERRORS as error:
+        raise StoreUnavailable("The store does not answer. Try again shortly.") from error
+    except redis.exceptions.ResponseError as error:
+        if is_passing(error):
+            raise StoreUnavailable("The store is not ready. Try again shortly.") from error
+        raise
+
+
+def is_passing(error: redis.exceptions.ResponseError) -> bool:
+    """Does an error reply speak of a state of the server (failover, a disk that is full), not of the command?"""
+    passing = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError, redis.exceptions.TryAgainError)
+    return isinstance(error, passing) or str(error).startswith(("MISCONF", "NOREPLICAS", "UNBLOCKED"))
+
+
+class Connector:
+    """Makes connections to one Redis by its URL (redis://, rediss://, unix://)."""
+
+    def __init__(self, url: str) -> None:
+        """Raise ValueError for a URL of another kind."""
+        self._kwargs: dict[str, Any] = dict(parse_url(url))
+        self._kwargs |= {"decode_responses": True, "socket_connect_timeout": CONNECT_SECONDS}
+        self._class: type[Connection] = self._kwargs.pop("connection_class", Connection)
+        # One retry: a pooled connection may have been closed while it idled, and all of our commands may be repeated.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=POOL_SIZE,
+            timeout=REPLY_SECONDS,
+            decode_responses=True,
+            socket_timeout=REPLY_SECONDS,
+            socket_connect_timeout=CONNECT_SECONDS,
+            retry=Retry(NoBackoff(), 1),
+        )
+        #: For short commands, from anywhere. Any: redis-py's annotations are unions of its sync and async forms.
+        self.redis: Any = Redis.from_pool(pool)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection of one's own, connected (handshake, AUTH, TLS), without a limit of time on replies."""
+        connection = self._class(**self._kwargs, socket_timeout=None, retry=Retry(NoBackoff(), 0))
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):  # a server that is stopped accepts, and then says nothing
+                await connection.connect()  # type: ignore[no-untyped-call]
+            yield connection
+        finally:
+            with suppress(*CONNECTION_ERRORS):
+                await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.redis.aclose()
+
+
+def pack(*command: str | int) -> bytes:
+    """Return a command as it goes over the wire (RESP); in C, as the hot path does it for each event."""
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub allows one argument only
+    return packed

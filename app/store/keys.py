@@ -1,0 +1,61 @@
+"""The one place that spells Redis keys.
+
+All keys of a conversation share the hash tag `{<32 hex>}`, so that each of its scripts and pipelines stays in one slot of a
+Redis Cluster. The scripts get the prefixes from here and add an answer's number to them.
+
+| key                              | lifetime                                                                             |
+| -------------------------------- | ------------------------------------------------------------------------------------ |
+| `chat:{t}`, `chat:{t}:messages`  | `CONVERSATION_TTL_SECONDS` after the last activity; 0 = kept                          |
+| `chat:{t}:events:<n>`            | the conversation's while the answer runs (it is the only copy); then `EVENT_LOG_TTL_SECONDS` |
+| `chat:{t}:lease:<n>`             | `LEASE_SECONDS`, renewed while the runner lives                                       |
+| `chat:{t}:reader:<n>`            | `ABANDONED_ANSWER_SECONDS`, set only where that is not 0                              |
+| `chat:{t}:idempotency:<key>`     | 24 hours                                                                              |
+| `owner:<id>:conversations`       | as `chat:{t}` of the owner's latest                                                   |
+"""
+
+IDEMPOTENCY_SECONDS = 24 * 3600
+
+
+def chat(conversation: str) -> str:
+    """Hash: owner, title, system, model, metadata, created, updated, next, head, active, runner, stop, version, usage."""
+    return f"chat:{{{conversation}}}"
+
+
+def messages(conversation: str) -> str:
+    """Hash: number -> message JSON."""
+    return f"chat:{{{conversation}}}:messages"
+
+
+def events_prefix(conversation: str) -> str:
+    """What an answer's number is added to, for its event log."""
+    return f"chat:{{{conversation}}}:events:"
+
+
+def events(conversation: str, number: int) -> str:
+    """Stream: the answer's events, ids `<first position>-0`."""
+    return f"{events_prefix(conversation)}{number}"
+
+
+def lease_prefix(conversation: str) -> str:
+    """What an answer's number is added to, for its lease."""
+    return f"chat:{{{conversation}}}:lease:"
+
+
+def lease(conversation: str, number: int) -> str:
+    """String: the runner, as long as it lives."""
+    return f"{lease_prefix(conversation)}{number}"
+
+
+def reader(conversation: str, number: int) -> str:
+    """String: an answer is read in a process that does not write it."""
+    return f"chat:{{{conversation}}}:reader:{number}"
+
+
+def idempotency(conversation: str, key: str) -> str:
+    """String: `<number of the answer> <digest of the request>`."""
+    return f"chat:{{{conversation}}}:idempotency:{key}"
+
+
+def owner_conversations(owner: str) -> str:
+    """Sorted set: conversation -> last activity in milliseconds."""
+    return f"owner:{owner}:conversations"

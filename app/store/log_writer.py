@@ -1,0 +1,166 @@
+"""What one runner has to write into its answer's event log: pending, in flight, committed.
+
+The journal drives it: it takes the next entry, and says what became of it. All positions are checked here, so that a
+retry after a lost reply is exact and a log that somebody else has ended is never written to.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+
+from redis.exceptions import OutOfMemoryError
+
+from app.domain.events import TEXT_KINDS, Event, Kind, events_after, numbered
+from app.domain.ids import MessageRef
+from app.domain.live_log import LiveLog
+from app.store import keys
+from app.store.entries import Entry, entry_events, entry_id
+
+
+class Interrupt(Enum):
+    """Why a runner is to stop."""
+
+    STOP = "a stop mark was found"
+    FENCED = "somebody else has written what comes next"
+    GONE = "the log is no longer there"
+    FULL = "the store takes nothing more"
+    OUTAGE = "the store was away for too long"
+
+
+class LogWriter:
+    """The writing end of one answer's log. `live` holds what is committed; readers see nothing else."""
+
+    def __init__(
+        self,
+        ref: MessageRef,
+        runner: str,
+        live: LiveLog,
+        *,
+        interrupt: Callable[[Interrupt], None],
+        wake: Callable[["LogWriter"], None],
+    ) -> None:
+        """`interrupt` is called, perhaps more than once, when the runner is to stop; `wake` when there is work."""
+        self.ref = ref
+        self.runner = runner
+        self.live = live
+        self.key = keys.events(*ref)
+        self.interrupt = interrupt
+        #: Where the log in the store ends, and the id of its last entry.
+        self.stored = live.position
+        self.last_id = entry_id(0)
+        #: Nothing more can be written: the log is somebody else's, gone, or full.
+        self.broken: Interrupt | None = None
+        self._wake = wake
+        self._pending: list[tuple[Kind, str]] = []
+        self._pending_bytes = 0
+        self._sent: list[Event] = []
+        self._sent_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def append(self, kind: Kind, data: str) -> None:
+        """Hand over an event; it is committed with the journal's next pipeline."""
+        if self.broken is None:
+            self._pending.append((kind, data))
+            self._pending_bytes += len(data) if data.isascii() else len(data.encode())
+            self._wake(self)
+
+    @property
+    def buffered(self) -> int:
+        """Return how many bytes (UTF-8) are not acknowledged."""
+        return self._pending_bytes + self._sent_bytes
+
+    @property
+    def has_pending(self) -> bool:
+        """Is there something for the next commit? (While an entry is in flight there is not: one append at a time.)"""
+        return bool(self._pending) and not self._sent and self.broken is None
+
+    async def room(self, limit: int) -> None:
+        """Wait until fewer than `limit` bytes are unacknowledged, or nothing more can be written."""
+        while self.buffered >= limit and self.broken is None:
+            await self._change()
+
+    async def flush(self) -> None:
+        """Wait until all is committed, or nothing more can be written."""
+        await self.room(1)
+
+    def take(self) -> tuple[str, ...]:
+        """Return the command that appends all that is pending as one entry, neighbouring text joined."""
+        pieces: list[tuple[Kind, str]] = []
+        for kind, data in self._pending:
+            if pieces and kind in TEXT_KINDS and pieces[-1][0] == kind:
+                pieces[-1] = (kind, pieces[-1][1] + data)
+            else:
+                pieces.append((kind, data))
+        self._sent = list(numbered(pieces, self.stored))
+        self._sent_bytes, self._pending_bytes = self._pending_bytes, 0
+        self._pending.clear()
+        fields = [text for piece in pieces for text in piece]
+        return ("XADD", self.key, "NOMKSTREAM", entry_id(self.stored), *fields)
+
+    def acknowledged(self, reply: object) -> None:
+        """Take the reply to `take`'s command: the entry's id, None (no such log), or an error reply."""
+        if self.broken is not None:
+            return
+        if reply == entry_id(self.stored):
+            self._committed()
+        elif reply is None:
+            self._break(Interrupt.GONE)
+        elif isinstance(reply, OutOfMemoryError):
+            self._break(Interrupt.FULL)
+        else:
+            self._break(Interrupt.FENCED)
+
+    def reconcile(self, top: Entry | None) -> None:
+        """After a reconnect, compare the log's last entry with what was committed, and go on from there.
+
+        An entry that was in flight is committed, or sent again; acknowledged entries that a failover lost are sent
+        again from memory, in order; a log that somebody else has written to is left alone.
+        """
+        if self.broken is not None:
+            return
+        if top is None:
+            self._break(Interrupt.GONE)
+            return
+        events = entry_events(top)
+        end = events[-1].end
+        if events[-1].kind == "end":
+            self._break(Interrupt.FENCED)
+        elif self._sent and end == self._sent[-1].end and events == self._sent:
+            self._committed()
+        elif end > self.stored:
+            self._break(Interrupt.FENCED)
+        else:
+            unsent = [*events_after(self.live.events, end), *events_after(self._sent, self.live.position)]
+            self._pending[:0] = [(event.kind, event.data) for event in unsent]
+            self._pending_bytes += self._sent_bytes
+            self._sent, self._sent_bytes = [], 0
+            self.stored, self.last_id = end, top[0]
+            if self._pending:
+                self._wake(self)
+
+    def _committed(self) -> None:
+        sent, self._sent, self._sent_bytes = self._sent, [], 0
+        self.last_id = entry_id(self.stored)
+        fresh = sent if self.stored == self.live.position else events_after(sent, self.live.position)
+        self.stored = sent[-1].end
+        if self._pending:
+            self._wake(self)
+        self._notify()
+        if fresh:
+            self.live.extend(fresh)
+
+    def _break(self, reason: Interrupt) -> None:
+        self.broken = reason
+        self._pending.clear()
+        self._sent = []
+        self._pending_bytes = self._sent_bytes = 0
+        self._notify()
+        self.interrupt(reason)
+
+    async def _change(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

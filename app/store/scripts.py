@@ -1,0 +1,29 @@
+"""The Lua scripts: each is one transition that must be atomic. Their texts, with what they take and return, are in `lua/`."""
+
+import hashlib
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Script(NamedTuple):
+    """A script's text and the SHA-1 by which Redis knows it."""
+
+    text: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    text = files("app.store").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+BEGIN = _load("begin")
+FINISH = _load("finish")
+READ = _load("read")
+LOG = _load("log")
+EDIT = _load("edit")
+STOP = _load("stop")
+DELETE = _load("delete")
+
+#: Those that the journal sends by their SHA-1: it loads them whenever it connects.
+JOURNALED = (BEGIN, FINISH)

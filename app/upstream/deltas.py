@@ -1,0 +1,45 @@
+"""What an upstream says, piece by piece: the typed items that its async generator yields."""
+
+from typing import NamedTuple
+
+
+class Text(NamedTuple):
+    """A piece of the answer's text; never empty."""
+
+    text: str
+
+
+class Reasoning(NamedTuple):
+    """A piece of the model's reasoning; never empty."""
+
+    text: str
+
+
+class ToolCall(NamedTuple):
+    """One complete call of a tool; `arguments` is the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Usage(NamedTuple):
+    """What the upstream says that the answer cost, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Finish(NamedTuple):
+    """Always the last item of an answer that came to its end.
+
+    `reason` is the upstream's `finish_reason`; `model` the one that answered; None where the upstream said nothing of it.
+    """
+
+    reason: str | None
+    model: str | None
+    usage: Usage | None
+
+
+Delta = Text | Reasoning | ToolCall | Finish

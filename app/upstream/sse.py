@@ -1,0 +1,97 @@
+"""Server-sent events read from bytes: the data of each event, wherever the bytes were cut.
+
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream. Lines are split before
+anything is decoded, so a cut inside a multi-byte character needs no care. Of the fields only `data` counts here.
+"""
+
+#: The largest line, and the largest event (its data lines together), in bytes. A delta has some hundred bytes and the
+#: largest that real servers send (a long tool call or log probabilities in one piece) some ten thousand; 1 MiB leaves
+#: room for any of them, and 2,000 upstreams that never end a line still cannot take more than 2 GB between them.
+MAX_EVENT_BYTES = 1024 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+_LF = 10
+_LINE_COST = 48
+
+
+class EventFramer:
+    """Turns bytes into the data of events; once `overflow` is True it takes nothing more."""
+
+    __slots__ = ("_after_cr", "_at_start", "_between_events", "_data", "_line", "_size", "overflow")
+
+    def __init__(self) -> None:
+        """Begin before the first byte of a stream."""
+        #: Has a line or an event been larger than `MAX_EVENT_BYTES`?
+        self.overflow = False
+        self._line = bytearray()  # the start of a line whose end has not come; a bytearray, as appending is linear
+        self._data: list[bytes] = []  # the data lines of the event whose end has not come
+        self._size = 0
+        self._after_cr = False  # a "\n" that comes next belongs to the "\r" that was taken as the end of a line
+        self._at_start = True
+        self._between_events = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the data of every event that is now complete; an event without data is none."""
+        # The common case, one whole event: two searches instead of lists of lines.
+        end = len(data) - 2
+        if (
+            self._between_events
+            and data.find(b"\n") == end
+            and data[:6] == b"data: "
+            and data[-1] == _LF
+            and b"\r" not in data
+            and len(b"data: ") < end <= MAX_EVENT_BYTES
+        ):
+            return [data[6:end]]
+        return self._feed_lines(data)
+
+    def close(self) -> list[bytes]:
+        """Return the event that the end of the stream left without its blank line, where there is one.
+
+        The standard drops it. Some servers omit the last line end, though, and a decoder of JSON tells what is whole.
+        """
+        return self._feed_lines(b"\n\n")
+
+    def _feed_lines(self, data: bytes) -> list[bytes]:
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+            self._after_cr = False
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = data.split(b"\n")
+        if len(lines) > 1:
+            lines[0] = bytes(self._line) + lines[0]
+            self._line.clear()
+        self._line += lines.pop()
+        events = self._events_in(lines)
+        if len(self._line) > MAX_EVENT_BYTES:
+            self.overflow = True
+        self._between_events = not (self._line or self._data or self._after_cr or self._at_start or self.overflow)
+        return events
+
+    def _events_in(self, lines: list[bytes]) -> list[bytes]:
+        events: list[bytes] = []
+        for line in lines:
+            if self.overflow or len(line) > MAX_EVENT_BYTES:
+                self.overflow = True
+                break
+            if self._at_start:
+                self._at_start = False
+                line = line.removeprefix(_BOM)
+            if line.startswith(b"data:") or line == b"data":
+                self._take_data(line)
+            elif not line and self._data:
+                event = b"\n".join(self._data)
+                if event:
+                    events.append(event)
+                self._data.clear()
+                self._size = 0
+        return events
+
+    def _take_data(self, line: bytes) -> None:
+        # A further line also costs its object: without that, short lines would take ten times what is counted.
+        self._size += len(line) + (_LINE_COST if self._data else 0)
+        self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+        self.overflow = self._size > MAX_EVENT_BYTES

@@ -1,0 +1,79 @@
+"""Every error as `application/problem+json` (RFC 9457), in one place; and the id of each request."""
+
+import logging
+import re
+import secrets
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from app.domain.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, ParleyError, TooLarge
+from app.domain.events import dump
+
+log = logging.getLogger("parley.web")
+
+REQUEST_ID = "X-Request-ID"
+ID = web.RequestKey("ID", str)
+# What a proxy may hand on as a request's id; anything else is replaced, as it goes to the log.
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+
+
+def problem(error: ParleyError, request_id: str) -> web.Response:
+    """Render an error."""
+    body = {
+        "type": f"/docs#{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+        **error.extra,
+    }
+    response = web.Response(
+        status=error.status, body=dump(body).encode(), content_type="application/problem+json", charset=None
+    )
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 409:
+        response.headers["x-should-retry"] = "false"  # official clients repeat a 409 by themselves
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give each request an id, and turn whatever is raised into a problem."""
+    given = request.headers.get(REQUEST_ID, "")
+    request_id = given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    request[ID] = request_id
+    try:
+        return await handler(request)
+    except ParleyError as error:
+        known = error
+    except web.HTTPException as error:
+        known = _of_http(error, request)
+    except ConnectionError:
+        raise  # the client has gone
+    except Exception:
+        log.exception("Request %s failed: %s %s", request_id, request.method, request.path)
+        known = InternalError("The service failed. Its log tells more under this request_id.")
+    return problem(known, request_id)
+
+
+async def name_response(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Signal handler: return the request's id with every response, streams too."""
+    if isinstance(request, web.Request) and ID in request:
+        response.headers.setdefault(REQUEST_ID, request[ID])
+
+
+def _of_http(error: web.HTTPException, request: web.Request) -> ParleyError:
+    match error.status:
+        case 404:
+            return NotFound("There is nothing at this path. /docs lists what there is.")
+        case 405:
+            return MethodNotAllowed(f"{request.method} is not possible here; {error.headers.get('Allow', '')} is.")
+        case 413:
+            return TooLarge("The body is larger than this service takes (MAX_MESSAGE_BYTES).")
+        case status if status < 500:
+            return BadRequest(error.reason)
+    return InternalError("The service failed. Its log tells more under this request_id.")

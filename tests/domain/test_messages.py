@@ -1,0 +1,98 @@
+"""Ids, times, titles and prompts."""
+
+import json
+
+import pytest
+
+from app.domain.context import compose, prompt_tokens
+from app.domain.ids import (
+    MessageRef,
+    conversation_id,
+    derived_conversation,
+    message_id,
+    parse_conversation_id,
+    parse_message_id,
+)
+from app.domain.messages import derived_title
+from app.domain.times import rfc3339
+
+T = "0123456789abcdef" * 2
+
+
+def test_ids_are_read_as_they_are_written() -> None:
+    assert parse_conversation_id(conversation_id(T)) == T
+    assert parse_message_id(message_id(T, 12)) == MessageRef(T, 12)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", T, f"conv_{T[:-1]}", f"conv_{T}0", f"conv_{T.upper()}", f"conv_{T}\n", f"conv_{T[:-1]}é", f"msg_{T}_1"],
+)
+def test_what_is_no_conversation_id_is_refused(text: str) -> None:
+    assert parse_conversation_id(text) is None
+
+
+@pytest.mark.parametrize("text", ["", f"msg_{T}", f"msg_{T}_0", f"msg_{T}_01", f"msg_{T}_-1", f"msg_{T}_1\n", f"msg_{T}_١"])
+def test_what_is_no_message_id_is_refused(text: str) -> None:
+    assert parse_message_id(text) is None
+
+
+def test_a_key_leads_each_owner_to_a_conversation_of_its_own() -> None:
+    assert derived_conversation("a", "k") == derived_conversation("a", "k")
+    assert len({derived_conversation("a", "k"), derived_conversation("b", "k"), derived_conversation("a", "l")}) == 3
+
+
+def test_times_are_rfc_3339_in_utc() -> None:
+    assert rfc3339(1_767_225_600_007) == "2026-01-01T00:00:00.007Z"
+
+
+def test_a_title_is_the_first_words_on_one_line() -> None:
+    assert derived_title("  Hello,\n\tworld ") == "Hello, world"
+    assert derived_title("word " * 40) == "word " * 14 + "word…"
+    assert derived_title("x" * 100) == "x" * 79 + "…"
+
+
+def _record(role: str, content: str) -> str:
+    return json.dumps({"parent": 0, "depth": 1, "role": role, "content": content})
+
+
+def test_a_prompt_is_the_system_message_and_the_turns_in_order() -> None:
+    records = [_record("user", "c"), _record("assistant", "b"), _record("user", "a")]
+    prompt = compose("S", records, 3, 1000)
+    assert [(m["role"], m["content"]) for m in prompt.messages] == [
+        ("system", "S"),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "c"),
+    ]
+    assert prompt.left_out == 0
+
+
+def test_whole_turns_are_left_out_the_oldest_first() -> None:
+    size = prompt_tokens(1000) * 3 // 4  # bytes: four of these fill the prompt
+    records = [
+        _record("user", "new"),
+        *(_record("assistant", "2" * size), _record("user", "b")),
+        *(_record("assistant", "1" * size * 4), _record("user", "a")),
+    ]
+    prompt = compose(None, records, 5, 1000)
+    assert [m["content"][:3] for m in prompt.messages] == ["b", "222", "new"]
+    assert prompt.left_out == 2
+
+
+def test_the_newest_message_goes_upstream_whatever_its_size() -> None:
+    prompt = compose(None, [_record("user", "x" * 100_000)], 9, 1000)
+    assert [len(m["content"]) for m in prompt.messages] == [100_000]
+    assert prompt.left_out == 8
+
+
+def test_a_turn_that_was_only_half_read_is_left_out() -> None:
+    prompt = compose(None, [_record("user", "c"), _record("assistant", "b")], 3, 1000)
+    assert [m["content"] for m in prompt.messages] == ["c"]
+    assert prompt.left_out == 2
+
+
+def test_an_answer_without_a_word_is_not_sent() -> None:
+    prompt = compose(None, [_record("user", "c"), _record("assistant", ""), _record("user", "a")], 3, 1000)
+    assert [m["content"] for m in prompt.messages] == ["a", "c"]
+    assert prompt.left_out == 0

@@ -1,0 +1,1 @@
+"""Real processes, real signals: what users keep when something dies."""

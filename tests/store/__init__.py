@@ -1,0 +1,1 @@
+"""Tests of all that knows Redis, against a real server."""

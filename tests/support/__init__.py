@@ -1,0 +1,1 @@
+"""What several tests use: a store, a scripted upstream, a reader of streams."""

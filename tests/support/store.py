@@ -1,0 +1,69 @@
+"""A real Valkey for tests: a process on a unix socket that can be killed, stopped and started again."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.store.embedded import find_binary
+
+
+class StoreProcess:
+    """A server with its files in `folder`, which must be short enough for a unix socket."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.socket = folder / "valkey.sock"
+        self.url = f"unix://{self.socket}"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self) -> None:
+        """Start the server; it may not listen yet."""
+        self.socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(  # noqa: S603 - our own binary
+            [
+                *(find_binary(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)),
+                *("--appendonly", "yes", "--save", "", "--logfile", "log", *self._options),
+            ]
+        )
+
+    async def start(self) -> None:
+        """Start the server and wait until it answers."""
+        self.spawn()
+        async with asyncio.timeout(10), Redis.from_url(self.url) as client:
+            while True:
+                try:
+                    await client.ping()
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.01)
+                else:
+                    return
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(10)
+        self._process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: it accepts connections, and says nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the server, whatever state it is in."""
+        if self._process is not None:
+            self.kill()
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)

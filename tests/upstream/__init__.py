@@ -1,0 +1,1 @@
+"""The specification of the upstream: decoder, client and demo model."""

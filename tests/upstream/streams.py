@@ -1,0 +1,44 @@
+"""Event streams for the decoder's tests: how one is made, and what it means."""
+
+import json
+from typing import Any
+
+from app.upstream.decoder import Decoder
+from app.upstream.deltas import Delta, Finish, Reasoning, Text
+from tests.support.scripted_upstream import chunk
+
+STOP = chunk({}, "stop", "m")
+END = Finish("stop", "m", None)
+
+
+def text(piece: str) -> bytes:
+    """Return the event of one piece of text, with escapes as Python's json makes them."""
+    choices = [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]
+    return b"data: " + json.dumps({"model": "m", "choices": choices}).encode() + b"\n\n"
+
+
+def think(piece: str, name: str = "reasoning_content") -> bytes:
+    return chunk({name: piece}, model="m")
+
+
+def call(**piece: Any) -> bytes:
+    return chunk({"tool_calls": [piece]}, model="m")
+
+
+def decode(*feeds: bytes) -> list[Delta]:
+    """Return all that a stream in these feeds means, the connection having ended then."""
+    decoder = Decoder()
+    deltas = [delta for data in feeds for delta in decoder.feed(data)]
+    return deltas + decoder.close()
+
+
+def joined(deltas: list[Delta]) -> list[Delta]:
+    """Join neighbouring pieces of a kind."""
+    out: list[Delta] = []
+    for delta in deltas:
+        last = out[-1] if out else None
+        if isinstance(delta, Text | Reasoning) and isinstance(last, Text | Reasoning) and type(last) is type(delta):
+            out[-1] = type(delta)(last.text + delta.text)
+        else:
+            out.append(delta)
+    return out

@@ -1,0 +1,173 @@
+"""The decoder: what an upstream's bytes mean, wherever they are cut."""
+
+import json
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.upstream.decoder import Decoder
+from app.upstream.deltas import Finish, Reasoning, Text, ToolCall, Usage
+from tests.support.scripted_upstream import DONE, chunk, event
+from tests.upstream.streams import END, STOP, call, decode, joined, text, think
+
+
+def test_pieces_come_as_they_are_and_the_finish_last() -> None:
+    decoder = Decoder()
+    assert decoder.feed(text("Hel")) == [Text("Hel")]
+    assert decoder.feed(text("lo") + text("!")) == [Text("lo"), Text("!")]
+    assert decoder.feed(STOP) == []
+    assert (decoder.complete, decoder.ended) == (True, False)
+    assert decoder.feed(DONE) == [END]
+    assert (decoder.complete, decoder.ended) == (True, True)
+    assert decoder.feed(text("more")) == []
+    assert decoder.close() == []
+
+
+# One stream with everything that can be cut: multi-byte characters, line ends of each kind, a BOM, comments, several
+# data lines, half characters, reasoning, tool calls, usage.
+RICH = (
+    b"\xef\xbb\xbf: a comment\n\n"
+    + b'event: x\r\nid: 7\r\ndata: {"model":"m","choices":\r\ndata:[{"delta":{"content":"a\\r"}}]}\r\n\r\n'
+    + chunk({"content": "\nä€😀"}, model="m").replace(b"\n", b"\r")
+    + text("\ud83d")
+    + b":keep-alive\n"
+    + text("\ude00\r")
+    + think("hm\r")
+    + think("\n", "reasoning")
+    + text("\n")
+    + call(index=0, id="c0", function={"name": "f", "arguments": '{"a":'})
+    + call(index=0, function={"arguments": "1}"})
+    + STOP
+    + event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}})
+    + DONE.replace(b"\n", b"\r\n")
+)
+RICH_MEANS = [
+    Text("a"),
+    Text("\r\nä€😀"),
+    Text("😀"),
+    Text("\r"),
+    Reasoning("hm"),
+    Reasoning("\r\n"),
+    Text("\n"),
+    ToolCall("c0", "f", '{"a":1}'),
+    Finish("stop", "m", Usage(1, 2, 3)),
+]
+
+
+def test_a_stream_means_the_same_wherever_it_is_cut_in_two() -> None:
+    for cut in range(len(RICH) + 1):
+        assert decode(RICH[:cut], RICH[cut:]) == RICH_MEANS, cut
+
+
+def test_a_stream_means_the_same_byte_by_byte() -> None:
+    assert decode(*(RICH[i : i + 1] for i in range(len(RICH)))) == RICH_MEANS
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+def test_a_small_stream_means_the_same_wherever_it_is_cut_in_three(newline: bytes) -> None:
+    small = (b'data:{"choices":[{"delta":{"content":"\xc3\xa4"}}]}\n\n:\ndata: [DONE]\n\n').replace(b"\n", newline)
+    for one, two in combinations(range(len(small) + 1), 2):
+        assert decode(small[:one], small[one:two], small[two:]) == [Text("ä"), Finish(None, None, None)]
+
+
+@given(
+    pieces=st.lists(st.tuples(st.booleans(), st.text(st.sampled_from("a\r\n\ud83d\ude00é😀"), min_size=1))),
+    newline=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    cuts=st.lists(st.integers(min_value=0, max_value=4000)),
+)
+def test_any_text_arrives_whole_however_it_is_split_and_cut(
+    pieces: list[tuple[bool, str]], newline: bytes, cuts: list[int]
+) -> None:
+    names = ["reasoning" if thought else "content" for thought, _ in pieces]
+    bodies = [{"choices": [{"delta": {name: piece}}]} for name, (_, piece) in zip(names, pieces, strict=True)]
+    stream = b"".join(b"data: " + json.dumps(body).encode() + newline * 2 for body in bodies)
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    deltas = decode(*(stream[a:b] for a, b in pairwise(edges)))
+    assert deltas == decode(stream)
+
+    said = joined([(Reasoning if thought else Text)(piece) for thought, piece in pieces])
+    whole = [str(item[0]).encode("utf-16", "surrogatepass").decode("utf-16", "replace") for item in said]
+    assert [item[0] for item in joined(deltas)] == whole
+    for one, two in pairwise(deltas):
+        assert not (type(one) is type(two) and str(one[0]).endswith("\r") and str(two[0]).startswith("\n"))
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        b": comment\n\n",
+        b"event: ping\nid: 1\nretry: 5\n\n",
+        b"data:\n\n",
+        b"data\n\n",
+        b"data: {}\n\n",
+        b'data: {"type":"ping"}\n\n',
+        b"data: null\n\n",
+        b"data: 5\n\n",
+        chunk({"role": "assistant", "content": None}),
+        chunk({"content": ""}),
+        chunk({"reasoning": "", "reasoning_content": None}),
+        event({"choices": [{"index": 0, "delta": None}]}),
+        event({"choices": [{"index": 0}]}),
+        event({"choices": None}),
+        event({"choices": [], "error": None, "usage": None}),
+        event({"choices": [{"index": 1, "delta": {"content": "another choice"}, "finish_reason": "length"}]}),
+    ],
+)
+def test_what_says_nothing_yields_nothing(nothing: bytes) -> None:
+    decoder = Decoder()
+    assert decoder.feed(nothing) == []
+    assert (decoder.tokens, decoder.complete, decoder.failure) == (0, False, None)
+    assert decode(nothing, text("x"), STOP, DONE) == [Text("x"), END]
+
+
+def test_data_has_one_optional_space_and_several_lines_are_joined() -> None:
+    assert decode(b'data:{"choices":[\ndata: {"delta":{"content":\ndata:  "x"}}]}\n\n') == [Text("x")]
+
+
+def test_done_ends_an_answer_that_gave_no_reason() -> None:
+    assert decode(text("x"), DONE) == [Text("x"), Finish(None, "m", None)]
+
+
+def test_a_finish_reason_is_enough_where_done_is_missing() -> None:
+    assert decode(text("x"), STOP) == [Text("x"), END]
+
+
+def test_an_answer_without_either_is_not_complete() -> None:
+    decoder = Decoder()
+    assert decoder.feed(text("x\r")) == [Text("x")]
+    assert decoder.close() == [Text("\r")]
+    assert (decoder.complete, decoder.failure) == (False, None)
+
+
+def test_a_last_event_that_was_cut_is_dropped() -> None:
+    for cut in range(1, len(text("x")) - 2):
+        decoder = Decoder()
+        assert decoder.feed(text("x")[:cut]) + decoder.close() == []
+        assert (decoder.complete, decoder.failure) == (False, None)
+
+
+def test_half_characters_are_joined_over_deltas() -> None:
+    assert decode(text("a\ud83d"), text("\ude00b")) == [Text("a"), Text("😀b")]
+    assert decode(text("\ud83d"), text("\ude00")) == [Text("😀")]
+    assert decode(text("a\ud83d"), chunk({"content": "b"})) == [Text("a"), Text("\ufffdb")]
+
+
+@pytest.mark.parametrize("alone", ["\ud83d", "\ude00", "\ud83dx", "\ude00\ud83d", "x\ud83d\ud83d\ude00"])
+def test_a_half_character_that_stays_alone_is_replaced(alone: str) -> None:
+    expected = alone.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert joined(decode(text(alone))) == [Text(expected)]
+    assert joined(decode(text(alone), think("r"), text("\ude00"))) == [Text(expected), Reasoning("r"), Text("\ufffd")]
+
+
+def test_a_carriage_return_waits_for_what_follows() -> None:
+    decoder = Decoder()
+    assert decoder.feed(text("a\r")) == [Text("a")]
+    assert decoder.feed(text("\r")) == [Text("\r")]
+    assert decoder.feed(chunk({"content": ""})) == []
+    assert decoder.feed(text("\nb")) == [Text("\r\nb")]
+    assert decoder.feed(think("\r")) == []
+    assert decoder.feed(text("\n")) == [Reasoning("\r"), Text("\n")]
+    assert decoder.feed(text("\r")) == []
+    assert decoder.feed(DONE) == [Text("\r"), Finish(None, "m", None)]

@@ -1,0 +1,193 @@
+"""Bad input: a problem that says what to do, and nothing is stored."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import Client, Start
+from tests.support.browser import ask, get, problem
+from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.sse import frames_of
+
+JSON = {"Content-Type": "application/json"}
+T = "0" * 32
+
+BODIES: list[tuple[str, bytes, tuple[int, str]]] = [
+    ("nothing", b"", (400, "invalid_json")),
+    ("no JSON", b"hello", (400, "invalid_json")),
+    ("half of it", b'{"content": "x"', (400, "invalid_json")),
+    ("no UTF-8", b'{"content": "\xff"}', (400, "invalid_json")),
+    ("a lone surrogate", b'{"content": "\\ud83d"}', (400, "invalid_json")),
+    ("deep nesting", b'{"content":' + b"[" * 100_000 + b"]" * 100_000 + b"}", (400, "invalid_json")),
+    ("a list", b"[]", (422, "invalid_request")),
+    ("no content", b"{}", (422, "invalid_request")),
+    ("empty content", b'{"content": ""}', (422, "invalid_request")),
+    ("blank content", b'{"content": " \\n "}', (422, "invalid_request")),
+    ("a number", b'{"content": 5}', (422, "invalid_request")),
+    ("NUL", b'{"content": "a\\u0000b"}', (422, "invalid_request")),
+    ("an unknown field", b'{"content": "x", "colour": "red"}', (422, "invalid_request")),
+    ("a malformed conversation", b'{"content": "x", "conversation": "conv_1"}', (422, "invalid_request")),
+    ("a malformed parent", b'{"content": "x", "parent": "msg_1"}', (422, "invalid_request")),
+    ("an unknown model", b'{"content": "x", "model": "gpt-9"}', (422, "unknown_model")),
+    ("an unknown conversation", f'{{"content": "x", "conversation": "conv_{T}"}}'.encode(), (404, "not_found")),
+    ("an unknown parent", f'{{"content": "x", "parent": "msg_{T}_1"}}'.encode(), (404, "not_found")),
+    ("a line that is too long", b'{"content": "' + b"x" * 1_000_000 + b'"}', (413, "too_large")),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), [b[1:] for b in BODIES], ids=[b[0] for b in BODIES])
+async def test_a_bad_message_is_refused_and_nothing_is_stored(
+    client: Client, redis: Any, upstream: ScriptedUpstream, body: bytes, expected: tuple[int, str]
+) -> None:
+    assert await problem(client, "POST", "/messages", data=body, headers=JSON) == expected
+    assert await redis.keys("*") == []
+    assert upstream.requests == []
+
+
+async def test_a_refused_field_is_named(client: Client) -> None:
+    async with client.post("/messages", json={"content": 5, "colour": "red"}) as response:
+        errors = (await response.json())["errors"]
+    assert {error["field"] for error in errors} == {"content", "colour"}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1"])
+async def test_another_content_type_is_refused(client: Client, kind: str) -> None:
+    options = {"data": b'{"content": "x"}', "headers": {"Content-Type": kind}}
+    assert await problem(client, "POST", "/messages", **options) == (415, "unsupported_media_type")
+
+
+async def test_a_body_of_just_the_largest_size_is_taken(start: Start) -> None:
+    client = await start(max_message_bytes=1000)
+    body = json.dumps({"content": "x" * (1000 - len('{"content": ""}'))})
+    assert len(body) == 1000
+    async with client.post("/messages", data=body, headers=JSON) as response:
+        assert response.status == 200
+        await response.read()
+    body = body.replace("x", "xx", 1)
+    assert await problem(client, "POST", "/messages", data=body, headers=JSON) == (413, "too_large")
+
+
+async def test_a_body_that_comes_too_slowly_is_cut_off(start: Start) -> None:
+    client = await start(body_timeout_seconds=0.05)
+
+    async def slow() -> Any:
+        yield b'{"content":'
+        await asyncio.sleep(5)
+        yield b'"x"}'
+
+    async with asyncio.timeout(4):
+        assert await problem(client, "POST", "/messages", data=slow(), headers=JSON) == (408, "body_timeout")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/conversations/{bad}" for bad in (T, "conv_1", f"conv_{T}", f"conv_{T}%00", "conv_%F0%9F%98%80")),
+        *(f"/messages/{bad}" for bad in ("1", f"msg_{T}_0", f"msg_{T}_1", f"msg_{T}_1/events")),
+        *(f"/conversations/before/{bad}" for bad in ("1", "x-y", f"1-{T[:-1]}")),
+        "/nowhere",
+    ],
+)
+async def test_a_malformed_or_unknown_id_in_a_path_is_not_found(client: Client, path: str) -> None:
+    await get(client, "/conversations")
+    assert await problem(client, "GET", path) == (404, "not_found")
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "1-0", "99", "1" * 16, "١"])
+async def test_a_cursor_that_is_none_of_the_answers_is_refused(client: Client, cursor: str) -> None:
+    answer = (await ask(client, "Hi"))["message"]["id"]
+    options = {"headers": {"Last-Event-ID": cursor}}
+    assert await problem(client, "GET", f"/messages/{answer}/events", **options) == (400, "bad_cursor")
+
+
+async def test_a_cursor_beyond_a_running_answer_is_refused(client: Client, upstream: ScriptedUpstream) -> None:
+    upstream.reply(["one"], hold=True)
+    async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
+        frames = frames_of(response)
+        answer = (await anext(frames)).json["message"]
+        await anext(frames)
+        options = {"headers": {"Last-Event-ID": "5"}}
+        assert await problem(client, "GET", f"/messages/{answer}/events", **options) == (400, "bad_cursor")
+        async with client.post(f"/messages/{answer}/stop") as stopped:
+            assert stopped.status == 200
+
+
+async def test_a_message_that_is_no_answer_has_no_events_and_no_stop(client: Client) -> None:
+    user = (await ask(client, "Hi"))["message"]["parent"]
+    for method, path in [("GET", "events"), ("POST", "stop"), ("POST", "regenerate")]:
+        assert await problem(client, method, f"/messages/{user}/{path}") == (404, "not_an_answer")
+
+
+async def test_a_busy_conversation_names_the_answer_that_runs(client: Client, upstream: ScriptedUpstream) -> None:
+    upstream.reply(["one"], hold=True)
+    async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
+        ids = (await anext(frames_of(response))).json
+        body = {"content": "me too", "conversation": ids["conversation"]}
+        async with client.post("/messages", json=body) as busy:
+            assert (busy.status, busy.headers["x-should-retry"]) == (409, "false")
+            told = await busy.json()
+        assert (told["code"], told["message"]) == ("conversation_busy", ids["message"])
+        async with client.post(f"/messages/{ids['message']}/stop") as stopped:
+            assert stopped.status == 200
+    conversation = await get(client, f"/conversations/{ids['conversation']}")
+    assert [message["content"] for message in conversation["messages"]][0] == "Hi"
+    assert len(conversation["messages"]) == 2
+
+
+async def test_a_parent_of_another_conversation_is_refused(client: Client) -> None:
+    one, two = await ask(client, "one"), await ask(client, "two")
+    body = {"content": "x", "conversation": one["conversation"], "parent": two["message"]["id"]}
+    assert await problem(client, "POST", "/messages", json=body) == (422, "invalid_request")
+    body = {"content": "x", "parent": two["message"]["id"][:-1] + "9"}
+    assert await problem(client, "POST", "/messages", json=body) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é"])
+async def test_an_idempotency_key_that_is_none_is_refused(client: Client, key: str) -> None:
+    options = {"json": {"content": "x"}, "headers": {"Idempotency-Key": key}}
+    assert await problem(client, "POST", "/messages", **options) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"title": 5},
+        {"title": "x" * 201},
+        {"colour": "red"},
+        {"metadata": []},
+        {"model": "a b"},
+        {"title": "\0"},
+    ],
+)
+async def test_bad_fields_of_a_conversation_are_refused(client: Client, redis: Any, fields: dict[str, Any]) -> None:
+    assert await problem(client, "POST", "/conversations", json=fields) == (422, "invalid_request")
+    assert await redis.keys("*") == []
+    async with client.post("/conversations", json={}) as response:
+        path = response.headers["Location"]
+        before = await response.json()
+    assert await problem(client, "PATCH", path, json=fields) == (422, "invalid_request")
+    assert await get(client, path) == before
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1" * 5000])
+async def test_metadata_that_no_json_can_hold_is_refused(client: Client, number: str) -> None:
+    data = f'{{"metadata": {{"a": {number}}}}}'
+    status, _ = await problem(client, "POST", "/conversations", data=data, headers=JSON)
+    assert status in (400, 422)
+
+
+async def test_another_method_is_refused_with_those_that_are_possible(client: Client) -> None:
+    assert await problem(client, "PUT", "/conversations") == (405, "method_not_allowed")
+
+
+async def test_a_form_of_answer_that_there_is_not_is_refused(client: Client) -> None:
+    options = {"json": {"content": "x"}, "headers": {"Accept": "text/html"}}
+    assert await problem(client, "POST", "/messages", **options) == (406, "not_acceptable")
+
+
+async def test_a_sane_request_id_comes_back_and_another_is_replaced(client: Client) -> None:
+    for given, kept in [("abc-123_x.Y", True), ("short", False), ("x" * 200, False), ("a b c d e f", False)]:
+        async with client.get("/health/live", headers={"X-Request-ID": given}) as response:
+            assert (response.headers["X-Request-ID"] == given) is kept
