@@ -12,6 +12,11 @@ from app.domain.startup import StartupError
 from app.main import create_app, drain
 from app.settings import Settings, load
 
+try:
+    import uvloop
+except ImportError:  # not on every platform
+    uvloop = None  # type: ignore[assignment]
+
 log = logging.getLogger("parley")
 
 
@@ -25,7 +30,7 @@ def main() -> int:
         with runner:
             runner.run(serve(settings))
     except StartupError as error:
-        log.error("%s", error)
+        log.error("%s", error)  # noqa: TRY400 - a sentence for the operator, no traceback
         return 1
     return 0
 
@@ -75,11 +80,7 @@ def _stop_signals() -> asyncio.Event:
 
 
 def _loop_runner() -> asyncio.Runner:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.Runner()
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
 
 
 def _quiet(level: str) -> None:

@@ -18,8 +18,8 @@ from app.store.conversations import ConversationStore
 from app.store.embedded import embedded_store
 from app.store.follower import Follower
 from app.store.journal import Journal
-from app.upstream import demo
 from app.upstream.client import Upstream
+from app.upstream.demo import DEMO_MODEL, run_demo
 from app.web.bodies import BODY_TIMEOUT
 from app.web.conversations import ConversationRoutes
 from app.web.docs import DocsRoutes
@@ -133,7 +133,7 @@ async def _upstream_target(settings: Settings, stack: AsyncExitStack) -> tuple[s
         log.info(
             "Upstream: the built-in demo model. It is no AI: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one."
         )
-        return await stack.enter_async_context(demo.run_demo()), (demo.MODEL,), "parley (built-in demo)"
+        return await stack.enter_async_context(run_demo()), (DEMO_MODEL,), "parley (built-in demo)"
     base_url = settings.openai_base_url or DEFAULT_BASE_URL
     models = settings.openai_model or (DEFAULT_MODEL,)
     log.info("Upstream: %s with %s.", base_url, ", ".join(models))

@@ -1,5 +1,6 @@
 """What all tests share: a real store, a scripted upstream, the service on a socket, and a check for keys that stay behind."""
 
+import asyncio
 import re
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from app.main import create_app
 from app.settings import Settings
@@ -94,13 +96,11 @@ async def client(start: Start) -> Client:
 
 
 async def _until_up(client: Any) -> None:
-    import asyncio
-
     async with asyncio.timeout(10):
         while True:
             try:
                 await client.ping()
-            except Exception:
+            except (RedisError, OSError):
                 await asyncio.sleep(0.01)
             else:
                 return

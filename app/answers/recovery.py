@@ -75,9 +75,9 @@ class Recovery:
         running = await self._store.read_log(ref)
         if running.leased or running.last_id != first.last_id:
             return False
-        return await self._interrupt(ref, running)
+        return await self._interrupt(running)
 
-    async def _interrupt(self, ref: MessageRef, running: RunningLog) -> bool:
+    async def _interrupt(self, running: RunningLog) -> bool:
         if running.head is None:
             return True
         outcome, _ = await self._store.finish(running.head, running.events, Ending("interrupted"), running.last_id)

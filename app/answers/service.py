@@ -224,8 +224,7 @@ class Answers:
             async with self._follower.follow(ref) as live:
                 if live.gone:  # it ended, and its log expired, between two looks
                     view = await self._answer(owner, ref)
-                    live = LiveLog(replayed(ref, view.record)) if not view.running else live
-                yield live
+                yield LiveLog(replayed(ref, view.record)) if live.gone and not view.running else live
         else:
             yield LiveLog(replayed(ref, view.record))
 

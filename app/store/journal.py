@@ -157,7 +157,7 @@ class Journal:
             except (*CONNECTION_ERRORS, RedisError, _Outage) as error:
                 self._went_down(error)
             # Full jitter, and never longer than half a second: a runner has to be back before its lease is doubted.
-            await asyncio.sleep(random.uniform(0, delay))
+            await asyncio.sleep(random.uniform(0, delay))  # noqa: S311 - no secret
             delay = min(delay * 2, longest)
 
     async def _recover(self, connection: Connection) -> None:

@@ -71,7 +71,7 @@ class LogWriter:
 
     @property
     def has_pending(self) -> bool:
-        """Is there something for the next commit? (While an entry is in flight there is not: one append at a time.)"""
+        """Is there something for the next commit? While an entry is in flight there is not: one append at a time."""
         return bool(self._pending) and not self._sent and self.broken is None
 
     async def room(self, limit: int) -> None:

@@ -25,12 +25,16 @@ def compose(messages: Sequence[Message]) -> str:
     said = [message.content for message in messages if message.role == "user"]
     last = said[-1] if said else ""
     parts = [
-        "I am Parley's built-in demo model: no language model, only a program that reads what you write and answers "
-        "in the same way each time.",
+        (
+            "I am Parley's built-in demo model: no language model, only a program that reads what you write and "
+            "answers in the same way each time."
+        ),
         f"{_opening(last)}\n\n> {shortened(last)}",
         _history(said[:-1]),
-        f"Of your message I can tell this much:\n\n```text\nwords:      {len(last.split())}\n"
-        f"characters: {len(last)}\n```",
+        (
+            f"Of your message I can tell this much:\n\n```text\nwords:      {len(last.split())}\n"
+            f"characters: {len(last)}\n```"
+        ),
     ]
     if _LONG.search(last):
         parts.append("You asked for something long, so I count:\n\n" + "\n".join(_count(LONG_LINES)))

@@ -79,7 +79,7 @@ class EventFramer:
                 break
             if self._at_start:
                 self._at_start = False
-                line = line.removeprefix(_BOM)
+                line = line.removeprefix(_BOM)  # noqa: PLW2901 - the line itself is meant
             if line.startswith(b"data:") or line == b"data":
                 self._take_data(line)
             elif not line and self._data:

@@ -14,7 +14,8 @@ _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em }
-h2 { margin-top: 2.5rem } h3 code { font-size: 1.05em } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
+h2 { margin-top: 2.5rem } h3 code { font-size: 1.05em }
+td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
 summary { cursor: pointer } pre { overflow-x: auto; padding: .8rem; border: 1px solid #8884; border-radius: .4rem }
 section { border-top: 1px solid #8884; margin-top: 1.5rem }
 """

@@ -15,6 +15,10 @@ from app.domain.events import events_after
 from app.domain.live_log import LiveLog
 from app.web.native import HEARTBEAT, frame, frames
 
+#: Characters that a reader who is behind gets in one write. What it has not taken yet waits in the shared log, not in
+#: a buffer of its own: twenty stalled readers of a long answer would otherwise hold twenty copies of it.
+CATCH_UP = 65_536
+
 
 class _Response(EventSourceResponse):
     """aiohttp-sse's response, with a heartbeat that every client survives."""
@@ -85,14 +89,13 @@ class Streams:
 class _Reader:
     """One client's cursor."""
 
-    __slots__ = ("_closed", "_cursor", "_index", "_live", "_request", "_turn", "_writer")
+    __slots__ = ("_closed", "_cursor", "_live", "_request", "_turn", "_writer")
 
     def __init__(self, request: web.Request, writer: AbstractStreamWriter, live: LiveLog, cursor: int) -> None:
         self._request = request
         self._writer = writer
         self._live = live
         self._cursor = cursor
-        self._index = 0
         self._closed = False
         self._turn: asyncio.Future[None] | None = None
 
@@ -126,24 +129,33 @@ class _Reader:
         return self._closed or (self._live.over and self._cursor >= self._live.position)
 
     def _write(self) -> None:
-        events = self._live.events
-        if self._index and len(events) == self._index + 1 and self._cursor == events[-2].end:
-            data = frame(events[-1])  # the one event that this acknowledgement has brought
-        else:
-            data = frames(events_after(events, self._cursor))
-        self._index = len(events)
-        self._cursor = max(self._cursor, self._live.position)
-        try:
-            if data:
+        while not (self._closed or self._request.protocol.writing_paused):
+            data = self._next()
+            if not data:
+                break
+            try:
                 # Public, and never suspends without `drain` and compression: so it can be driven from a callback.
                 self._writer.write(data, drain=False).send(None)  # type: ignore[call-arg]
-        except StopIteration:
-            pass
-        except ConnectionError:
-            self._closed = True
+            except StopIteration:
+                pass
+            except ConnectionError:
+                self._closed = True
         if self._request.protocol.writing_paused or self._done():
             self._live.unlisten(self._write)
             self._wake()
+
+    def _next(self) -> bytes:
+        """Return the frames that come next, and move the cursor behind them."""
+        events = self._live.events
+        if not events or events[-1].end <= self._cursor:
+            return b""
+        if len(events) > 1 and events[-2].end == self._cursor:
+            event = events[-1]  # the one event that this acknowledgement has brought
+            self._cursor = event.end
+            return frame(event)
+        fresh = events_after(events, self._cursor, CATCH_UP)
+        self._cursor = fresh[-1].end
+        return frames(fresh)
 
     def _wake(self) -> None:
         if self._turn is not None and not self._turn.done():

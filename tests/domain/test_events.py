@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.events import Event, Kind, events_after, numbered, parts_of, pieces_of, text_of
+from app.domain.events import TEXT_KINDS, Event, Kind, events_after, numbered, parts_of, pieces_of, text_of
 from app.domain.ids import MessageRef
 from app.domain.messages import AnswerHead, Ending, ended_record, replayed, wire_message
 
@@ -62,9 +62,9 @@ def test_from_any_cursor_the_rest_completes_what_was_read(what: list[tuple[Kind,
     events = list(numbered(what, 0))
     end = events[-1].end if events else 0
     cursor = data.draw(st.integers(0, end))
-    for kind in ("message", "reasoning"):
-        whole = text_of(events, kind)  # type: ignore[arg-type]
-        rest = text_of(events_after(events, cursor), kind)  # type: ignore[arg-type]
+    for kind in TEXT_KINDS:
+        whole = text_of(events, kind)
+        rest = text_of(events_after(events, cursor), kind)
         assert whole.endswith(rest)
     assert sum(len(e.data) if e.kind in ("message", "reasoning") else 1 for e in events_after(events, cursor)) == (
         end - cursor
@@ -81,7 +81,9 @@ def test_parts_and_texts_make_the_same_events_again(what: list[tuple[Kind, str]]
 @given(pieces)
 def test_a_stored_answer_replays_the_events_that_its_readers_saw(what: list[tuple[Kind, str]]) -> None:
     ref = MessageRef("0" * 32, 2)
-    start = '{"conversation":"conv_%s","message":"msg_%s_2","reply_to":"msg_%s_1","model":"m"}' % ((ref.conversation,) * 3)
+    start = '{"conversation":"conv_%s","message":"msg_%s_2","reply_to":"msg_%s_1","model":"m"}' % (
+        (ref.conversation,) * 3
+    )
     events = list(numbered([("start", start), *what], 0))
     ending = Ending("completed", "stop", "m-1", {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3})
     record = json.loads(ended_record(AnswerHead(ref, 1, 2, "m", 1000), events, ending, 2000))

@@ -32,7 +32,9 @@ def test_what_is_no_conversation_id_is_refused(text: str) -> None:
     assert parse_conversation_id(text) is None
 
 
-@pytest.mark.parametrize("text", ["", f"msg_{T}", f"msg_{T}_0", f"msg_{T}_01", f"msg_{T}_-1", f"msg_{T}_1\n", f"msg_{T}_١"])
+@pytest.mark.parametrize(
+    "text", ["", f"msg_{T}", f"msg_{T}_0", f"msg_{T}_01", f"msg_{T}_-1", f"msg_{T}_1\n", f"msg_{T}_١"]
+)
 def test_what_is_no_message_id_is_refused(text: str) -> None:
     assert parse_message_id(text) is None
 

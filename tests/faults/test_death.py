@@ -28,8 +28,7 @@ async def test_a_reader_on_another_replica_gets_the_rest_and_interrupted_when_th
     async with asyncio.timeout(30):
         one, two = await replicas(2)
         reader, gate = await _read_some(session, one.url, upstream)
-        elsewhere = Reader()
-        elsewhere.ids = reader.ids
+        elsewhere = reader.again()
         reading = asyncio.create_task(elsewhere.resume(session, two.url))
         gate.release()
         await reader.resume(session, one.url, until=9)
@@ -127,8 +126,7 @@ async def test_a_runner_that_was_only_asleep_finds_its_answer_ended_and_writes_n
         one, two = await replicas(2)
         reader, gate = await _read_some(session, one.url, upstream)
         key = f"chat:{{{reader.conversation.removeprefix('conv_')}}}:events:2"
-        watcher = Reader()
-        watcher.ids = reader.ids
+        watcher = reader.again()
         reading = asyncio.create_task(watcher.resume(session, one.url))  # on the sleeper itself
         one.signal(signal.SIGSTOP)
         await reader.finish(session, two.url)

@@ -1,9 +1,10 @@
 """A reader that verifies: every event once, in order, whatever connection it came by."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
-from aiohttp import ClientError, ClientPayloadError, ClientResponse, ClientSession
+from aiohttp import ClientError, ClientResponse, ClientSession
 
 from tests.support.sse import Frame, frames_of
 
@@ -16,10 +17,20 @@ class Reader:
     def __init__(self) -> None:
         self.cursor = 0
         self.ids: dict[str, str] = {}
-        self.text = ""
-        self.reasoning = ""
+        self._pieces: dict[str, list[str]] = {kind: [] for kind in TEXT}
         self.others: list[Frame] = []
         self.end: dict[str, Any] | None = None
+        self._frames: dict[ClientResponse, AsyncIterator[Frame]] = {}
+
+    @property
+    def text(self) -> str:
+        """Return the text that was shown."""
+        return "".join(self._pieces["message"])
+
+    @property
+    def reasoning(self) -> str:
+        """Return the reasoning that was shown."""
+        return "".join(self._pieces["reasoning"])
 
     @property
     def answer(self) -> str:
@@ -38,10 +49,8 @@ class Reader:
         length = len(frame.data) if frame.event in TEXT else 1
         assert position - length == self.cursor, f"{frame} does not follow {self.cursor}"
         self.cursor = position
-        if frame.event == "message":
-            self.text += frame.data
-        elif frame.event == "reasoning":
-            self.reasoning += frame.data
+        if frame.event in TEXT:
+            self._pieces[frame.event].append(frame.data)
         elif frame.event == "start":
             assert position == 1
             self.ids = frame.json
@@ -55,16 +64,26 @@ class Reader:
         if response.status == 204:
             return
         assert response.status == 200, await response.text()
-        frames = frames_of(response)
+        # Kept for a second call, which goes on where the first one has left the response.
+        frames = self._frames.setdefault(response, frames_of(response))
         try:
             async for frame in frames:
                 self.take(frame)
                 if until is not None and self.cursor >= until:
                     return
-        except (ClientPayloadError, ConnectionError):
+        except (ClientError, ConnectionError):
             return  # cut: what came before it counts
-        finally:
-            await frames.aclose()  # type: ignore[attr-defined]
+
+    def again(self) -> "Reader":
+        """Return a second reader of the same answer, which has seen nothing yet."""
+        other = Reader()
+        other.ids = self.ids
+        return other
+
+    async def begun(self) -> None:
+        """Wait until the first event has come."""
+        while not self.cursor:
+            await asyncio.sleep(0.01)
 
     async def resume(self, session: ClientSession, url: str, *, until: int | None = None) -> None:
         """Take up the answer where it was left, at any replica."""

@@ -228,7 +228,7 @@ def chunk(delta: Mapping[str, Any], finish_reason: str | None = None, model: str
     )
 
 
-def reply(  # noqa: PLR0913 - each is one thing that a test may want
+def reply(
     text_pieces: Iterable[str] = (),
     *,
     reasoning: Iterable[str] = (),
@@ -237,13 +237,15 @@ def reply(  # noqa: PLR0913 - each is one thing that a test may want
     usage: tuple[int, int, int] | None = None,
     model: str = MODEL,
     no_done: bool = False,
+    unfinished: bool = False,
     **options: Any,
 ) -> Script:
     """Make a script that answers as real servers do.
 
     A first delta without content comes with the headers. Each piece of reasoning, each piece of text and each tool call
     (id, name, arguments) is a step; the end (`finish_reason`, `usage`, `[DONE]`) is one step more. Without a finish
-    reason and with `no_done` nothing marks the end. Options are those of `Script`: delay, gate, cut_at, hold and so on.
+    reason and with `no_done` nothing marks the end. `unfinished`: after the last piece nothing comes, until the client
+    goes. Options are those of `Script`: delay, gate, cut_at, hold and so on.
     """
     steps = [chunk({"reasoning_content": piece}, model=model) for piece in reasoning]
     steps += [chunk({"content": piece}, model=model) for piece in text_pieces]
@@ -256,7 +258,11 @@ def reply(  # noqa: PLR0913 - each is one thing that a test may want
         counts = dict(zip(("prompt_tokens", "completion_tokens", "total_tokens"), usage, strict=True))
         end += event({"object": "chat.completion.chunk", "model": model, "choices": [], "usage": counts})
     end += b"" if no_done else DONE
-    return Script([*steps, end], head=chunk({"role": "assistant", "content": None}, model=model), **options)
+    if unfinished:
+        options["hold"] = True
+    else:
+        steps.append(end)
+    return Script(steps, head=chunk({"role": "assistant", "content": None}, model=model), **options)
 
 
 def echo(body: Mapping[str, Any]) -> Script:

@@ -54,7 +54,7 @@ class ServiceProcess:
         environment |= {name.upper(): str(value) for name, value in self._settings.items()}
         environment["PYTHONPATH"] = str(ROOT)
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own service
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "app"], cwd=self.folder, env=environment, stdout=log, stderr=log
             )
 
@@ -63,7 +63,7 @@ class ServiceProcess:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill -9, and wait until it is gone."""
         self.signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait(10)

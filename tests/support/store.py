@@ -25,7 +25,7 @@ class StoreProcess:
     def spawn(self) -> None:
         """Start the server; it may not listen yet."""
         self.socket.unlink(missing_ok=True)
-        self._process = subprocess.Popen(  # noqa: S603 - our own binary
+        self._process = subprocess.Popen(
             [
                 *(find_binary(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)),
                 *("--appendonly", "yes", "--save", "", "--logfile", "log", *self._options),
@@ -45,7 +45,7 @@ class StoreProcess:
                     return
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill -9."""
         self._signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait(10)

@@ -29,7 +29,7 @@ def test_pieces_come_as_they_are_and_the_finish_last() -> None:
 # data lines, half characters, reasoning, tool calls, usage.
 RICH = (
     b"\xef\xbb\xbf: a comment\n\n"
-    + b'event: x\r\nid: 7\r\ndata: {"model":"m","choices":\r\ndata:[{"delta":{"content":"a\\r"}}]}\r\n\r\n'
+    b'event: x\r\nid: 7\r\ndata: {"model":"m","choices":\r\ndata:[{"delta":{"content":"a\\r"}}]}\r\n\r\n'
     + chunk({"content": "\nä€😀"}, model="m").replace(b"\n", b"\r")
     + text("\ud83d")
     + b":keep-alive\n"

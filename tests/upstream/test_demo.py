@@ -17,8 +17,8 @@ from app.upstream.demo_answer import Message, compose, count_tokens, pieces, sho
 
 HELLO = [{"role": "user", "content": "Hello there"}]
 HELLO_ANSWER = """\
-I am Parley's built-in demo model: no language model, only a program that reads what you write and answers in the same way \
-each time.
+I am Parley's built-in demo model: no language model, only a program that reads what you write and answers in the same \
+way each time.
 
 Hello, and welcome! You wrote:
 
@@ -76,7 +76,7 @@ async def test_the_same_conversation_has_the_same_answer(demo: str) -> None:
 
 
 async def test_it_quotes_the_first_and_the_previous_user_message(demo: str) -> None:
-    conversation = [
+    conversation: list[dict[str, Any]] = [
         {"role": "system", "content": "You are somebody else."},
         {"role": "user", "content": "My name is Ada. " + "x" * 100},
         {"role": "assistant", "content": "Noted."},
@@ -116,7 +116,7 @@ async def test_without_stream_the_answer_is_one_object(demo: str) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-async def test_usage_is_streamed_only_where_it_is_asked_for(demo: str, asked: bool) -> None:  # noqa: FBT001
+async def test_usage_is_streamed_only_where_it_is_asked_for(demo: str, asked: bool) -> None:
     options = {"stream_options": {"include_usage": True}} if asked else {}
     status, events = await post(demo, {"model": DEMO_MODEL, "messages": HELLO, "stream": True, **options})
     assert status == 200

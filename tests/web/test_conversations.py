@@ -4,7 +4,6 @@ import asyncio
 import re
 from typing import Any
 
-
 from app.web.schemas import Conversation, ConversationPage
 from tests.conftest import Client, Start
 from tests.support.browser import ask, get, problem
@@ -25,7 +24,9 @@ async def test_a_conversation_is_created_empty_and_found_at_its_location(client:
     assert (body["messages"], body["active"]) == ([], None)
 
 
-async def test_its_system_message_and_model_are_used_for_every_answer(client: Client, upstream: ScriptedUpstream) -> None:
+async def test_its_system_message_and_model_are_used_for_every_answer(
+    client: Client, upstream: ScriptedUpstream
+) -> None:
     async with client.post("/conversations", json={"system": "Be kind.", "model": "model-b"}) as response:
         conversation = (await response.json())["id"]
     await ask(client, "Hi", conversation=conversation)
@@ -81,7 +82,10 @@ async def test_the_etag_moves_with_a_running_answer(client: Client, upstream: Sc
     async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
         frames = frames_of(response)
         path = f"/conversations/{(await anext(frames)).json['conversation']}"
-        async with client.get(path) as first, client.get(path, headers={"If-None-Match": first.headers["ETag"]}) as same:
+        async with (
+            client.get(path) as first,
+            client.get(path, headers={"If-None-Match": first.headers["ETag"]}) as same,
+        ):
             assert same.status == 304
         gate.release()
         await anext(frames)
@@ -157,7 +161,7 @@ async def test_a_deleted_conversation_is_gone_with_all_its_keys(client: Client, 
 
 
 async def test_deleting_stops_a_running_answer_first(client: Client, redis: Any, upstream: ScriptedUpstream) -> None:
-    upstream.reply(["one"], hold=True, no_done=True, finish_reason=None)
+    upstream.reply(["one"], unfinished=True)
     async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
         frames = frames_of(response)
         path = f"/conversations/{(await anext(frames)).json['conversation']}"
@@ -224,7 +228,9 @@ async def test_a_browser_gets_a_secret_cookie_of_which_the_store_knows_the_hash_
     await ask(client, "Hi")
     for key in await redis.keys("*"):
         kind = await redis.type(key)
-        value = await (redis.hgetall(key) if kind == "hash" else redis.dump(key) if kind != "string" else redis.get(key))
+        value = await (
+            redis.hgetall(key) if kind == "hash" else redis.dump(key) if kind != "string" else redis.get(key)
+        )
         assert secret[1] not in key
         assert secret[1] not in str(value)
 
@@ -236,7 +242,7 @@ async def test_the_cookie_is_secure_behind_https(client: Client) -> None:
 
 async def test_what_is_another_owners_is_not_found_in_any_way(start: Start, upstream: ScriptedUpstream) -> None:
     client = await start()
-    upstream.reply(["one"], hold=True)
+    upstream.reply(["one"], unfinished=True)
     async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
         frames = frames_of(response)
         ids = (await anext(frames)).json

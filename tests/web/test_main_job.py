@@ -38,7 +38,9 @@ async def test_an_answer_streams_as_events_with_ids_to_resume_with(client: Clien
     }
 
 
-async def test_the_conversation_is_read_by_its_id_with_all_its_messages(client: Client, upstream: ScriptedUpstream) -> None:
+async def test_the_conversation_is_read_by_its_id_with_all_its_messages(
+    client: Client, upstream: ScriptedUpstream
+) -> None:
     upstream.reply(["Hello"], usage=(3, 2, 5), model="model-a-2026")
     answer = await ask(client, "Hi there")
     async with client.get(f"/conversations/{answer['conversation']}") as response:

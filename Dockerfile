@@ -1,0 +1,22 @@
+# syntax=docker/dockerfile:1
+FROM python:3.13-slim AS build
+WORKDIR /build
+COPY requirements.txt .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="Parley" \
+      org.opencontainers.image.description="A chat backend: an answer belongs to the store, not to the connection" \
+      org.opencontainers.image.licenses="MIT"
+RUN useradd --system --uid 10001 --no-create-home parley && install -d -o parley -g parley -m 700 /data
+COPY --from=build /venv /venv
+COPY app /service/app
+WORKDIR /service
+USER parley
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 PORT=8080 DATA_DIR=/data
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health/live', timeout=2)"]
+# The exec form: SIGTERM reaches Python.
+CMD ["python", "-m", "app"]

@@ -1,0 +1,59 @@
+# What people and CI type. `make run` and `make test` work as the first command after a clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint soak lock clean
+
+help:
+	@echo "make run      serve on http://127.0.0.1:8080/ (installs what it needs first)"
+	@echo "make test     all tests        make lint   format, lint and types"
+	@echo "make soak     random faults for SECONDS=60"
+	@echo "make install  build .venv      make lock   pin the dependencies anew      make clean  remove .venv"
+
+install: $(VENV)/runtime
+
+run: install
+	@exec $(BIN)/python -m app
+
+test: $(VENV)/development
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/development
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+soak: $(VENV)/development
+	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)
+
+$(VENV)/runtime: requirements.txt | $(VENV)/made
+	@echo "Installing the dependencies into $(VENV) (some twenty seconds, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/development: requirements-dev.txt $(VENV)/runtime
+	@echo "Installing what tests and lint need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Parley needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 run" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Pins for all platforms and Pythons that are supported, with the hashes of every file.
+lock: $(VENV)/made
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --upgrade -o requirements.txt setup.cfg
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --extra test --extra lint -c requirements.txt -o requirements-dev.txt setup.cfg
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,216 @@
+"""One POST, one answer; answers that outlive their readers; stop from anywhere."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.faults.conftest import Replicas
+from tests.support.reader import Reader
+from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.service import ServiceProcess
+
+ENDED = {"finish_reason": None, "model": None, "usage": None, "error": None}
+
+
+async def _owner(session: ClientSession, service: ServiceProcess) -> None:
+    """Get the cookie first, as the page does: else each POST is a new owner's."""
+    async with session.get(f"{service.url}/conversations") as response:
+        assert response.status == 200
+
+
+async def _post(session: ClientSession, url: str, body: dict[str, Any], **headers: str) -> Reader:
+    reader = Reader()
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with session.post(f"{url}/messages", json=body, headers=names) as response:
+        reader.cursor = int(headers.get("Last_Event_ID", 0))
+        await reader.read(response)
+    return reader
+
+
+async def test_an_answer_completes_when_its_reader_leaves_after_the_first_token(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        (service,) = await replicas(1)
+        gate = upstream.gate()
+        upstream.reply(["one ", "two"], gate=gate)
+        gate.release()
+        reader = Reader()
+        async with session.post(f"{service.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=5)
+            response.close()
+        gate.open()
+        await upstream.wait_for_open_streams(0)
+        await reader.finish(session, service.url)
+    assert (reader.text, reader.end and reader.end["status"]) == ("one two", "completed")
+
+
+async def test_posts_with_one_key_at_once_and_later_on_two_replicas_are_one_answer(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2)
+        await _owner(session, one)
+        gate = upstream.gate()
+        upstream.reply(["one ", "two"], gate=gate)
+        gate.release()
+        posts = [
+            asyncio.create_task(_post(session, url, {"content": "Hi"}, Idempotency_Key="k" * 255))
+            for url in [one.url, two.url] * 5
+        ]
+        await upstream.wait_for_requests(1)
+        gate.open()
+        readers = await asyncio.gather(*posts)
+        readers.append(await _post(session, two.url, {"content": "Hi"}, Idempotency_Key="k" * 255))
+        assert {(reader.answer, reader.text, str(reader.end)) for reader in readers} == {
+            (readers[0].answer, "one two", str(readers[0].end))
+        }
+        assert len(upstream.requests) == 1
+        async with session.get(f"{one.url}/conversations/{readers[0].conversation}") as response:
+            assert len((await response.json())["messages"]) == 2
+        body = {"content": "Hi!"}
+        headers = {"Idempotency-Key": "k" * 255}
+        async with session.post(f"{two.url}/messages", json=body, headers=headers) as response:
+            assert (response.status, (await response.json())["code"]) == (422, "idempotency_key_reused")
+        assert len(upstream.requests) == 1
+
+
+async def test_a_key_in_a_conversation_and_on_regenerate_asks_once(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2)
+        first = await _post(session, one.url, {"content": "Hi"})
+        body = {"content": "more", "conversation": first.conversation}
+        again = [await _post(session, service.url, body, Idempotency_Key="!~") for service in (one, two, one)]
+        assert len({reader.answer for reader in again}) == 1
+        assert len(upstream.requests) == 2
+        siblings = []
+        for service in (one, two):
+            path = f"{service.url}/messages/{first.answer}/regenerate"
+            async with session.post(path, headers={"Idempotency-Key": "r"}) as response:
+                reader = Reader()
+                await reader.read(response)
+                siblings.append(reader.answer)
+        assert len(set(siblings)) == 1
+        assert len(upstream.requests) == 3
+        # Another request under the same key is told so, whatever its kind.
+        async with session.post(f"{one.url}/messages", json=body, headers={"Idempotency-Key": "r"}) as response:
+            assert (response.status, (await response.json())["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_a_key_is_each_owners_own(session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream) -> None:
+    async with asyncio.timeout(30):
+        (service,) = await replicas(1)
+        await _owner(session, service)
+        mine = await _post(session, service.url, {"content": "Hi"}, Idempotency_Key="k")
+        session.cookie_jar.clear()
+        await _owner(session, service)
+        theirs = await _post(session, service.url, {"content": "Hi"}, Idempotency_Key="k")
+    assert mine.conversation != theirs.conversation
+    assert len(upstream.requests) == 2
+
+
+async def test_a_post_with_a_cursor_attaches_and_never_asks_again(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2)
+        await _owner(session, one)
+        first = await _post(session, one.url, {"content": "Hi"}, Idempotency_Key="k")
+        keyed = await _post(session, two.url, {"content": "Hi"}, Idempotency_Key="k", Last_Event_ID="3")
+        assert keyed.text == first.text[2:]
+        body = {"content": "Hi", "conversation": first.conversation}
+        named = await _post(session, two.url, body, Last_Event_ID="1")
+        assert (named.text, named.end) == (first.text, first.end)
+        for refused in (
+            {"content": "Hi"},
+            {"content": "something else", "conversation": first.conversation},
+        ):
+            async with session.post(f"{two.url}/messages", json=refused, headers={"Last-Event-ID": "1"}) as response:
+                assert (response.status, (await response.json())["code"]) == (400, "bad_cursor")
+        async with session.post(
+            f"{two.url}/messages", json=body, headers={"Last-Event-ID": str(first.cursor)}
+        ) as response:
+            assert response.status == 204
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("where", ["the same process", "another one"])
+async def test_stop_in_the_middle_keeps_the_text_so_far_and_closes_the_upstream(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, where: str
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2)
+        upstream.reply(["one ", "two "], unfinished=True)
+        reader = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=9)
+            stopper = one if where == "the same process" else two
+            async with session.post(f"{stopper.url}/messages/{reader.answer}/stop") as stopped:
+                message = await stopped.json()
+            await reader.read(response)
+        await upstream.wait_for_open_streams(0)
+        assert reader.end == {"status": "stopped"} | ENDED
+        assert (stopped.status, message["status"], message["content"]) == (200, "stopped", "one two ")
+        async with session.post(f"{two.url}/messages/{reader.answer}/stop") as again:
+            assert await again.json() == message
+
+
+@pytest.mark.parametrize("where", ["the same process", "another one"])
+async def test_stop_before_the_first_token_takes_effect_as_well(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, where: str
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2)
+        upstream.silent()
+        reader = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=1)
+            await upstream.wait_for_open_streams(1)
+            stopper = one if where == "the same process" else two
+            async with session.post(f"{stopper.url}/messages/{reader.answer}/stop") as stopped:
+                message = await stopped.json()
+            await reader.read(response)
+        await upstream.wait_for_open_streams(0)
+    assert reader.end == {"status": "stopped"} | ENDED
+    assert (message["status"], message["content"]) == ("stopped", "")
+
+
+async def test_a_resumed_answer_can_be_stopped_by_its_reader_elsewhere(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2)
+        upstream.reply(["one "], unfinished=True)
+        reader = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=5)
+        resumed = asyncio.create_task(reader.resume(session, two.url))
+        async with session.post(f"{two.url}/messages/{reader.answer}/stop") as stopped:
+            assert (await stopped.json())["status"] == "stopped"
+        await resumed
+    assert reader.end == {"status": "stopped"} | ENDED
+
+
+async def test_an_answer_that_nobody_reads_is_stopped_when_that_is_wanted(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2, abandoned_answer_seconds=0.5)
+        upstream.reply(["one "], unfinished=True)
+        reader = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=5)
+        # A reader in another process counts: the answer outlives several times the limit.
+        reading = asyncio.create_task(reader.resume(session, two.url))
+        done, _ = await asyncio.wait([reading], timeout=2)
+        assert not done
+        assert upstream.open_streams == 1
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await upstream.wait_for_open_streams(0)
+        await reader.finish(session, two.url)
+    assert (reader.text, reader.end) == ("one ", {"status": "stopped"} | ENDED)

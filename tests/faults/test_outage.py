@@ -1,0 +1,212 @@
+"""Redis that restarts, stays away, hangs, or is full."""
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+from aiohttp import ClientSession
+
+from tests.faults.conftest import Replicas
+from tests.support.reader import Reader
+from tests.support.scripted_upstream import Gate, ScriptedUpstream
+from tests.support.store import StoreProcess
+
+WORDS = [f"{number} " for number in range(1, 61)]
+
+
+async def _begin(session: ClientSession, url: str, until: int | None = None, content: str = "Hi") -> Reader:
+    reader = Reader()
+    async with session.post(f"{url}/messages", json={"content": content}) as response:
+        await reader.read(response, until=until)
+    return reader
+
+
+async def test_readers_see_a_pause_and_then_the_rest_when_redis_is_killed_and_started_again(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    async with asyncio.timeout(60):
+        one, two = await replicas(2, lease_seconds=3)
+        upstream.reply(WORDS, delay=0.02)
+        here = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await here.read(response, until=10)
+            elsewhere = here.again()
+            reading = asyncio.create_task(elsewhere.resume(session, two.url))
+            await elsewhere.begun()
+            own_store.kill()
+            await own_store.start()
+            # The same connections go on: their readers have seen a pause, nothing else.
+            await here.read(response)
+            await reading
+    for reader in (here, elsewhere):
+        assert reader.text == "".join(WORDS)
+        assert reader.end is not None
+        assert reader.end["status"] == "completed"
+    async with session.get(f"{two.url}/messages/{here.answer}") as response:
+        assert (await response.json())["content"] == "".join(WORDS)
+
+
+async def test_an_outage_longer_than_the_lease_ends_nothing(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    async with asyncio.timeout(60):
+        one, two = await replicas(2, lease_seconds=1)
+        gate = upstream.gate()
+        script = upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = await _begin(session, one.url, until=7)
+        elsewhere = reader.again()
+        reading = asyncio.create_task(elsewhere.resume(session, two.url))
+        await elsewhere.begun()
+        own_store.kill()
+        gate.release(20)
+        await upstream.wait_for_sent(script, 23)
+        await asyncio.sleep(2.5)  # the outage itself: longer than two leases
+        await own_store.start()
+        gate.open()
+        await reading
+        await reader.finish(session, one.url)
+    for taken in (reader, elsewhere):
+        assert taken.text == "".join(WORDS)
+        assert taken.end is not None
+        assert taken.end["status"] == "completed"
+
+
+async def test_an_outage_longer_than_the_limit_fails_the_answer_with_its_text_and_refuses_posts_meanwhile(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    async with asyncio.timeout(60):
+        (service,) = await replicas(1, redis_outage_seconds=1)
+        gate = upstream.gate()
+        script = upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = await _begin(session, service.url, until=7)
+        own_store.kill()
+        gate.release(2)
+        await upstream.wait_for_sent(script, 5)
+        async with session.post(f"{service.url}/messages", json={"content": "and?"}) as response:
+            assert (response.status, (await response.json())["code"]) == (503, "store_unavailable")
+            assert int(response.headers["Retry-After"]) > 0
+        async with session.get(f"{service.url}/health/ready") as response:
+            assert response.status == 503
+        async with session.get(f"{service.url}/health/live") as response:
+            assert response.status == 200
+        await upstream.wait_for_open_streams(0)
+        await own_store.start()
+        await reader.finish(session, service.url)
+        assert reader.text == "".join(WORDS[:5])
+        assert reader.end is not None
+        assert (reader.end["status"], reader.end["error"]["code"]) == ("failed", "store_unavailable")
+        async with session.get(f"{service.url}/messages/{reader.answer}") as response:
+            message = await response.json()
+        assert (message["status"], message["content"]) == ("failed", reader.text)
+        body = {"content": "go on", "conversation": reader.conversation}
+        async with session.post(f"{service.url}/messages", json=body) as response:
+            after = Reader()
+            await after.read(response)
+    assert after.text == "Echo: go on"
+
+
+async def test_an_upstream_is_not_read_further_than_the_buffer_while_redis_is_away(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    pieces = ["x" * 1000] * 20_000  # 20 MB: more than all buffers between here and there
+    async with asyncio.timeout(60):
+        (service,) = await replicas(1, max_buffered_bytes=100_000)
+        gate = upstream.gate()
+        script = upstream.reply(pieces, gate=gate)
+        gate.release(1)
+        reader = await _begin(session, service.url, until=1001)
+        own_store.kill()
+        gate.open()
+        sent = -1
+        while sent != script.sent:  # until the upstream can send no more
+            sent = script.sent
+            await asyncio.sleep(0.5)
+        assert sent < 15_000
+        memory = _resident(service.pid)
+        assert memory < 150e6
+        await own_store.start()
+        await reader.finish(session, service.url)
+        assert len(reader.text) == 20_000_000
+        assert reader.end is not None
+        assert reader.end["status"] == "completed"
+
+
+async def test_a_redis_that_hangs_is_an_outage_like_any_other(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    async with asyncio.timeout(60):
+        (service,) = await replicas(1, lease_seconds=3)
+        gate = upstream.gate()
+        upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = await _begin(session, service.url, until=7)
+        own_store.freeze()
+        gate.release(5)
+        async with session.get(f"{service.url}/health/ready") as response:
+            assert response.status == 503
+        own_store.thaw()
+        gate.open()
+        await reader.finish(session, service.url)
+    assert reader.text == "".join(WORDS)
+
+
+async def test_a_full_redis_refuses_posts_ends_answers_with_what_it_had_taken_and_still_reads_and_deletes(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
+) -> None:
+    async with asyncio.timeout(60):
+        one, two = await replicas(2)
+        gate = upstream.gate()
+        upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=7)
+            await own_redis.config_set("maxmemory-policy", "noeviction")
+            await own_redis.config_set("maxmemory", 1)
+            gate.release(1)
+            await reader.read(response)
+        assert reader.end is not None
+        assert (reader.end["status"], reader.end["error"]["code"]) == ("failed", "store_full")
+        assert reader.text == "".join(WORDS[:3])
+        await upstream.wait_for_open_streams(0)
+        for fields in ({}, {"conversation": reader.conversation}):
+            async with session.post(f"{two.url}/messages", json={"content": "and?", **fields}) as response:
+                assert (response.status, (await response.json())["code"]) == (507, "store_full")
+        async with session.post(f"{two.url}/conversations", json={}) as response:
+            assert (response.status, (await response.json())["code"]) == (507, "store_full")
+        async with session.get(f"{two.url}/conversations/{reader.conversation}") as response:
+            body = await response.json()
+        assert [(m["status"], m["content"]) for m in body["messages"]] == [
+            ("completed", "Hi"),
+            ("failed", reader.text),
+        ]
+        async with session.get(f"{two.url}/conversations") as response:
+            assert len((await response.json())["conversations"]) == 1
+        async with session.delete(f"{two.url}/conversations/{reader.conversation}") as response:
+            assert response.status == 204
+        await own_redis.config_set("maxmemory", 0)
+        again = await _begin(session, one.url, content="again")
+    assert again.text == "Echo: again"
+
+
+async def test_a_store_that_is_stopped_for_good_leaves_a_service_that_can_be_ended(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    async with asyncio.timeout(60):
+        (service,) = await replicas(1, shutdown_grace_seconds=1)
+        gate: Gate = upstream.gate()
+        upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        await _begin(session, service.url, until=7)
+        own_store.kill()
+        service.signal(signal.SIGTERM)
+        assert await service.ended(4) == 0
+
+
+def _resident(pid: int) -> float:
+    """Return a process's resident memory in bytes."""
+    with open(f"/proc/{pid}/statm") as statm:  # noqa: PTH123 - no file of ours
+        return float(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
