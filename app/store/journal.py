@@ -75,6 +75,7 @@ class Journal:
         self._beat_due = False
         self._idle: asyncio.Future[None] | None = None
         self._down_since: float | None = None
+        self._last_error = "no answer"
         self._give_up: asyncio.TimerHandle | None = None
         self._ready: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,7 +89,9 @@ class Journal:
                 await self._ready
         except TimeoutError:
             await self.close()
-            raise StartupError("The store cannot be reached. Is REDIS_URL right, and does Redis run?") from None
+            raise StartupError(
+                f"The store cannot be reached ({self._last_error}). Is REDIS_URL right, and does Redis run?"
+            ) from None
         except StartupError:
             await self.close()
             raise
@@ -263,19 +266,19 @@ class Journal:
             self._idle.set_result(None)
 
     def _went_down(self, error: Exception) -> None:
+        self._last_error = str(error) or type(error).__name__
         if self._down_since is not None:
             return
         loop = asyncio.get_running_loop()
         self._down_since = loop.time()
         self._give_up = loop.call_later(self._outage_seconds, self._interrupt_all)
-        log.warning(
-            "The store is away (%s); %d answers wait for it.", error or type(error).__name__, len(self._writers)
-        )
+        if self._ready is not None and self._ready.done():
+            log.warning("The store is away (%s); %d answers wait for it.", self._last_error, len(self._writers))
 
     def _came_up(self) -> None:
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
-        if self._down_since is not None:
+        elif self._down_since is not None:
             log.warning("The store is back after %.1f s.", asyncio.get_running_loop().time() - self._down_since)
         self._down_since = None
         if self._give_up is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from typing import Any
 
@@ -68,6 +69,40 @@ async def test_an_outage_longer_than_the_lease_ends_nothing(
         await reading
         await reader.finish(session, one.url)
     for taken in (reader, elsewhere):
+        assert taken.text == "".join(WORDS)
+        assert taken.end is not None
+        assert taken.end["status"] == "completed"
+
+
+async def test_entries_that_were_acknowledged_and_then_lost_are_written_again_from_memory(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess, own_redis: Any
+) -> None:
+    """What a failover does: the store comes back as it was some time ago."""
+    async with asyncio.timeout(60):
+        await own_redis.config_set("appendfsync", "always")
+        one, two = await replicas(2, lease_seconds=3)
+        gate = upstream.gate()
+        script = upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = await _begin(session, one.url, until=7)
+        elsewhere = reader.again()
+        reading = asyncio.create_task(elsewhere.resume(session, two.url))
+        old = own_store.folder / "old"
+        shutil.copytree(own_store.folder / "appendonlydir", old)
+        gate.release(10)
+        await upstream.wait_for_sent(script, 13)
+        while elsewhere.text != "".join(WORDS[:13]):
+            await asyncio.sleep(0.01)
+        own_store.kill()
+        shutil.rmtree(own_store.folder / "appendonlydir")
+        old.rename(own_store.folder / "appendonlydir")
+        await own_store.start()
+        gate.open()
+        await reading
+        await reader.finish(session, two.url)
+        late = reader.again()
+        await late.finish(session, two.url)
+    for taken in (reader, elsewhere, late):
         assert taken.text == "".join(WORDS)
         assert taken.end is not None
         assert taken.end["status"] == "completed"

@@ -1,0 +1,62 @@
+"""The project's own files agree with each other."""
+
+import re
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+
+from app.settings import Settings
+from app.store import keys
+
+ROOT = Path(__file__).parents[1]
+
+
+def _tracked() -> list[Path]:
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
+
+
+def test_every_setting_is_explained_in_the_example_and_in_the_readme() -> None:
+    names = {name.upper() for name in Settings.model_fields}
+    example = (ROOT / ".env.example").read_text("utf-8")
+    assert set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) == names
+    readme = (ROOT / "README.md").read_text("utf-8")
+    table = readme[readme.index("## Settings") : readme.index("## Redis keys")]
+    assert set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)) == {n for n in names if not n.endswith("_FILE")}
+
+
+def test_the_defaults_in_the_readme_are_those_of_the_settings() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for name, default in re.findall(r"^\| `([A-Z_]+)` \| `([^`|]+)` \|", readme, re.MULTILINE):
+        value = Settings.model_fields[name.lower()].default
+        assert str(value) == default, name
+
+
+def test_every_key_of_the_store_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    patterns = re.findall(r"^\| `([^`]+)`", keys.__doc__ or "", re.MULTILINE)
+    assert len(patterns) == 6
+    for pattern in patterns:
+        assert f"`{pattern}`" in readme
+
+
+def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    declared = setup["options"]["install_requires"].splitlines()
+    development = "\n".join(setup["options.extras_require"].values()).splitlines()
+    for file, wanted in (("requirements.txt", declared), ("requirements-dev.txt", declared + development)):
+        text = (ROOT / file).read_text("utf-8")
+        entries = re.split(r"\n(?=\S)", text.strip())
+        assert all(re.match(r"[a-z0-9.-]+==\S+", entry) and "--hash=sha256:" in entry for entry in entries)
+        pinned = {entry.split("==")[0] for entry in entries}
+        names = {m[0].lower() for line in wanted if (m := re.match(r"[A-Za-z0-9-]+", line))}
+        assert names - pinned == set()
+
+
+def test_no_file_names_a_registry_or_a_path_of_somebodys_machine() -> None:
+    registry = re.compile(
+        "|".join(("pypi" + r"\.org", "files.python" + "hosted", "npm" + "js", "index" + "-url", "/wo" + "rk/"))
+    )
+    for path in _tracked():
+        assert not registry.search(path.read_text("utf-8", "replace")), path
