@@ -51,9 +51,9 @@ $(VENV)/made:
 lock: $(VENV)/made
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links --upgrade -o requirements.txt setup.cfg
+		--upgrade -o requirements.txt setup.cfg
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links --extra test --extra lint -c requirements.txt -o requirements-dev.txt setup.cfg
+		--extra test --extra lint -c requirements.txt -o requirements-dev.txt setup.cfg
 
 clean:
 	rm -rf $(VENV)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def _tracked() -> list[Path]:
-    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
 
 
@@ -56,7 +56,9 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
 
 def test_no_file_names_a_registry_or_a_path_of_somebodys_machine() -> None:
     registry = re.compile(
-        "|".join(("pypi" + r"\.org", "files.python" + "hosted", "npm" + "js", "index" + "-url", "/wo" + "rk/"))
+        "|".join(
+            ("pypi" + r"\.org", "files.python" + "hosted", "npm" + "js", "index" + "-url.{0,3}http", "/wo" + "rk/")
+        )
     )
     for path in _tracked():
         assert not registry.search(path.read_text("utf-8", "replace")), path

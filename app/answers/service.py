@@ -211,11 +211,16 @@ class Answers:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def read(self, owner: str, ref: MessageRef) -> AsyncIterator[LiveLog]:
+    async def read(self, owner: str, ref: MessageRef, *, granted: bool = False) -> AsyncIterator[LiveLog]:
         """Lend an answer's events: from memory, from the store as they come, or made again from the stored message.
 
-        Raises NotFound, NotAnAnswer, StoreUnavailable.
+        `granted`: this request has begun the answer, so it need not be asked whose it is. Raises NotFound, NotAnAnswer,
+        StoreUnavailable.
         """
+        runner = self._running.get(ref)
+        if runner is not None and granted:
+            yield runner.live
+            return
         view = await self._answer(owner, ref)
         runner = self._running.get(ref)
         if runner is not None:
@@ -246,8 +251,8 @@ class Answers:
         raise BadCursor("The cursor is beyond what this answer has. Use the id of an event that was received.")
 
     async def wait(self, owner: str, ref: MessageRef) -> dict[str, Any]:
-        """Wait for an answer's end and return the message."""
-        async with self.read(owner, ref) as live:
+        """Wait for the end of an answer that the owner has asked for, and return the message."""
+        async with self.read(owner, ref, granted=True) as live:
             await until(live, lambda: live.over)
         view = await self._answer(owner, ref)
         if view.running:

@@ -75,7 +75,7 @@ class MessageRoutes:
         self, request: web.Request, owner: Owner, ref: MessageRef, cursor: int | None, *, in_one_piece: bool
     ) -> web.StreamResponse:
         if not in_one_piece:
-            return await self._stream(request, owner, ref, cursor)
+            return await self._stream(request, owner, ref, cursor, granted=True)
         message = await self._answers.wait(owner.id, ref)
         error = message.get("error")
         if message["status"] == "failed" and error:
@@ -86,9 +86,9 @@ class MessageRoutes:
         return response
 
     async def _stream(
-        self, request: web.Request, owner: Owner, ref: MessageRef, cursor: int | None
+        self, request: web.Request, owner: Owner, ref: MessageRef, cursor: int | None, *, granted: bool = False
     ) -> web.StreamResponse:
-        async with self._answers.read(owner.id, ref) as live:
+        async with self._answers.read(owner.id, ref, granted=granted) as live:
             position = cursor or 0
             await self._answers.check_cursor(ref, live, position)
             if live.over and position >= live.position:

@@ -38,10 +38,10 @@ class Proxy:
         """Stop, and cut what is open."""
         assert self._server is not None
         self._server.close()
-        self.cut()
-        for pump in tuple(self._pumps):
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        self.flowing.set()
+        while self._pumps:  # not cancelled: asyncio's own callback complains of that, in this Python
+            self.cut()
+            await asyncio.wait(self._pumps, timeout=0.1)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

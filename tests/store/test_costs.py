@@ -1,0 +1,137 @@
+"""What an answer costs Redis: counted, so that a regression shows without a clock."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.conftest import Client, Start
+from tests.support.browser import ask
+from tests.support.scripted_upstream import Script, ScriptedUpstream, chunk, reply
+from tests.support.sse import frames_of, read_all
+
+
+async def counts(redis: Any) -> dict[str, int]:
+    """Return how often each command ran since the last reset, leases and stop marks (by the clock) left out."""
+    stats = await redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in stats.items()}
+
+
+async def test_a_post_is_one_script_and_one_entry_of_the_list_and_so_is_the_end(
+    client: Client, redis: Any, upstream: ScriptedUpstream
+) -> None:
+    await ask(client, "Hi")  # connections and scripts are there now
+    upstream.reply(["x"])
+    await redis.config_resetstat()
+    async with client.post("/messages", json={"content": "Hi"}) as response:
+        await read_all(response)
+    seen = await counts(redis)
+    assert seen["evalsha"] == 2
+    assert seen["zadd"] == 2
+    # begin's start, the text, finish's end
+    assert seen["xadd"] == 3
+    assert seen.get("xread", 0) == 0
+
+
+@pytest.mark.parametrize("pieces", [10, 100])
+async def test_each_event_is_one_append_whatever_came_before_it(
+    client: Client, redis: Any, upstream: ScriptedUpstream, pieces: int
+) -> None:
+    gate = upstream.gate()
+    upstream.reply(["x"] * pieces, gate=gate)
+    async with asyncio.timeout(30), client.post("/messages", json={"content": "Hi"}) as response:
+        frames = frames_of(response)
+        await anext(frames)
+        await redis.config_resetstat()
+        for _ in range(pieces):
+            gate.release()
+            await anext(frames)  # shown, so committed: each piece is a commit of its own
+        seen = await counts(redis)
+        gate.open()
+        async for _ in frames:
+            pass
+    assert seen["xadd"] == pieces
+    assert set(seen) <= {"xadd", "hget", "set", "config|resetstat", "info", "zadd"}  # the lease and the stop mark
+
+
+@pytest.mark.parametrize("readers", [1, 20])
+async def test_readers_in_the_answers_own_process_cost_redis_nothing(
+    client: Client, redis: Any, upstream: ScriptedUpstream, readers: int
+) -> None:
+    gate = upstream.gate()
+    upstream.reply(["x"] * 20, gate=gate)
+    async with asyncio.timeout(30), client.post("/messages", json={"content": "Hi"}) as response:
+        frames = frames_of(response)
+        answer = (await anext(frames)).json["message"]
+        others = [await client.get(f"/messages/{answer}/events") for _ in range(readers)]
+        streams = [frames_of(other) for other in others]
+        for stream in streams:
+            await anext(stream)
+        await redis.config_resetstat()
+        for _ in range(20):
+            gate.release()
+            for stream in (frames, *streams):
+                await anext(stream)
+        seen = await counts(redis)
+        gate.open()
+        for stream in (frames, *streams):
+            async for _ in stream:
+                pass
+    assert seen["xadd"] == 20
+    assert seen.get("xread", 0) + seen.get("xrange", 0) + seen.get("evalsha", 0) == 0
+
+
+async def test_readers_in_another_process_share_one_blocking_read(
+    start: Start, redis: Any, upstream: ScriptedUpstream
+) -> None:
+    client, other = await start(), await start()
+    gate = upstream.gate()
+    upstream.reply(["x"] * 10, gate=gate)
+    async with asyncio.timeout(30), client.post("/messages", json={"content": "Hi"}) as response:
+        frames = frames_of(response)
+        answer = (await anext(frames)).json["message"]
+        other.session.cookie_jar.update_cookies(client.session.cookie_jar.filter_cookies(client.make_url("/")))
+        streams = [frames_of(await other.get(f"/messages/{answer}/events")) for _ in range(10)]
+        for stream in streams:
+            await anext(stream)
+        blocked = [entry for entry in await redis.client_list() if entry["cmd"] == "xread"]
+        assert len(blocked) == 1
+        gate.open()
+        for stream in (frames, *streams):
+            async for _ in stream:
+                pass
+
+
+async def test_answers_that_write_at_once_share_commits(client: Client, redis: Any, upstream: ScriptedUpstream) -> None:
+    """Group commit: what waits while a pipeline is in flight goes out together, and texts of one answer as one entry."""
+    upstream.default = lambda _: _burst()
+    await redis.config_resetstat()
+    answers = await asyncio.gather(*(ask(client, f"Hi {number}") for number in range(20)))
+    assert {answer["message"]["content"] for answer in answers} == {"x" * 200}
+    seen = await counts(redis)
+    assert seen["xadd"] < 20 * 200 / 4
+
+
+def _burst() -> Script:
+    script = reply([])
+    script.steps = [b"".join(chunk({"content": "x"}) for _ in range(200)), *script.steps]
+    return script
+
+
+async def test_a_thousand_readers_leave_no_task_behind(client: Client, upstream: ScriptedUpstream) -> None:
+    gate = upstream.gate()
+    upstream.reply(["x"], gate=gate)
+    async with asyncio.timeout(60), client.post("/messages", json={"content": "Hi"}) as response:
+        frames = frames_of(response)
+        answer = (await anext(frames)).json["message"]
+        tasks = len(asyncio.all_tasks())
+        for _ in range(20):
+            batch = await asyncio.gather(*(client.get(f"/messages/{answer}/events") for _ in range(50)))
+            assert len(asyncio.all_tasks()) > tasks
+            for reader in batch:
+                reader.close()
+        while len(asyncio.all_tasks()) > tasks:
+            await asyncio.sleep(0.01)
+        gate.open()
+        async for _ in frames:
+            pass

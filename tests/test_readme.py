@@ -1,0 +1,78 @@
+"""The README's commands work as written, and show what it shows."""
+
+import asyncio
+import re
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import ServiceProcess
+from tests.support.sse import parse_all
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def _commands() -> list[str]:
+    """Return the shell blocks that talk to the service, in order."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return [block for block in blocks if "curl" in block]
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[ServiceProcess]:
+    """The service with no setting at all, as `make run` starts it, but on a free port."""
+    with tempfile.TemporaryDirectory(prefix="parley-") as path:
+        process = await ServiceProcess(Path(path)).start()
+        yield process
+        process.close()
+
+
+async def _shell(script: str, service: ServiceProcess) -> str:
+    script = script.replace("http://127.0.0.1:8080", service.url)
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-eu", "-o", "pipefail", "-c", script), stdout=subprocess.PIPE, cwd=service.folder
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, script
+    return output.decode()
+
+
+async def test_the_curl_commands_do_what_the_readme_says(service: ServiceProcess) -> None:
+    stream, ask, read, resume, stop = _commands()
+    async with asyncio.timeout(90):
+        first = parse_all(await _shell(stream, service))
+        assert [first[0].event, first[-1].event] == ["start", "end"]
+        assert first[-1].json["status"] == "completed"
+        shown = re.findall(r"^id: (\d+)$", README, re.MULTILINE)
+        assert [*(frame.id for frame in first[:3]), first[-1].id] == shown
+        assert [frame.data for frame in first[1:3]] == ["I", " am"]
+
+        whole = await _shell(ask, service)
+        assert '"status":"completed"' in whole
+        assert "Hello!" in whole  # the demo quotes what was said before
+
+        script = ask.split("\n")[0] + "\n"
+        conversation = await _shell(script + read, service)
+        assert conversation.count('"role":"user"') == 2
+
+        rest = parse_all(await _shell(script + resume + "\ncat part > seen", service))
+        seen = parse_all((service.folder / "seen").read_text("utf-8"))
+        assert rest[-1].event == "end"
+        assert int(seen[-1].id) < int(rest[-1].id)
+        answer = seen[0].json["message"]
+        stopped = await _shell(f"ANSWER={answer}\n{stop}", service)
+        text = "".join(frame.data for frame in seen + rest if frame.event == "message")
+        assert f'"id":"{answer}"' in stopped
+        assert text.split("\n")[-1] in stopped
+
+
+def test_make_knows_every_target_that_the_readme_names() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"make ([a-z-]+)", README))
+    assert {"run", "test", "lint", "soak", "lock"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
