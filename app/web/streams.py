@@ -63,7 +63,7 @@ class Streams:
             reader = _Reader(request, writer, live, cursor)
             self._readers.add(reader)
             try:
-                if self._closing:
+                if self._closing and not live.over:
                     reader.close()
                 await reader.run(self._send_timeout_seconds)
             finally:
@@ -80,28 +80,29 @@ class Streams:
         )
 
     def close(self) -> None:
-        """End all streams: their clients resume elsewhere, or later."""
+        """End all streams of answers that go on: their clients resume elsewhere. Others end when all is sent."""
         self._closing = True
         for reader in tuple(self._readers):
-            reader.close()
+            if not reader.live.over:
+                reader.close()
 
 
 class _Reader:
     """One client's cursor."""
 
-    __slots__ = ("_closed", "_cursor", "_live", "_request", "_turn", "_writer")
+    __slots__ = ("_closed", "_cursor", "_request", "_turn", "_writer", "live")
 
     def __init__(self, request: web.Request, writer: AbstractStreamWriter, live: LiveLog, cursor: int) -> None:
         self._request = request
         self._writer = writer
-        self._live = live
+        self.live = live
         self._cursor = cursor
         self._closed = False
         self._turn: asyncio.Future[None] | None = None
 
     async def run(self, send_timeout: float | None) -> None:
         """Send until nothing more can come."""
-        live = self._live
+        live = self.live
         while not self._closed:
             self._turn = asyncio.get_running_loop().create_future()
             live.listen(self._write)
@@ -126,7 +127,7 @@ class _Reader:
         self._wake()
 
     def _done(self) -> bool:
-        return self._closed or (self._live.over and self._cursor >= self._live.position)
+        return self._closed or (self.live.over and self._cursor >= self.live.position)
 
     def _write(self) -> None:
         while not (self._closed or self._request.protocol.writing_paused):
@@ -141,12 +142,12 @@ class _Reader:
             except ConnectionError:
                 self._closed = True
         if self._request.protocol.writing_paused or self._done():
-            self._live.unlisten(self._write)
+            self.live.unlisten(self._write)
             self._wake()
 
     def _next(self) -> bytes:
         """Return the frames that come next, and move the cursor behind them."""
-        events = self._live.events
+        events = self.live.events
         if not events or events[-1].end <= self._cursor:
             return b""
         if len(events) > 1 and events[-2].end == self._cursor:
