@@ -82,7 +82,11 @@ async def test_events_and_replies_have_the_documented_shapes(client: Client, ups
     upstream.reply(["x"], tool_calls=[("a", "b", "{}")], usage=(1, 2, 3))
     async with client.post("/messages", json={"content": "Hi"}) as response:
         frames = await read_all(response)
-    shapes: dict[str, type[BaseModel]] = {"start": schemas.StartEvent, "end": schemas.EndEvent, "tool_call": schemas.ToolCall}
+    shapes: dict[str, type[BaseModel]] = {
+        "start": schemas.StartEvent,
+        "end": schemas.EndEvent,
+        "tool_call": schemas.ToolCall,
+    }
     checked = [shapes[frame.event].model_validate(frame.json) for frame in frames if frame.event in shapes]
     assert len(checked) == 3
     schemas.AnswerInOnePiece.model_validate(await ask(client, "Hi"))
