@@ -7,6 +7,7 @@ from functools import partial
 
 from aiohttp import web
 
+from app.answers.asking import Asking
 from app.answers.conversations import Conversations
 from app.answers.readers import Abandonment
 from app.answers.recovery import Recovery
@@ -20,6 +21,7 @@ from app.store.follower import Follower
 from app.store.journal import Journal
 from app.upstream.client import Upstream
 from app.upstream.demo import DEMO_MODEL, run_demo
+from app.upstream.retries import Retrying
 from app.web.bodies import BODY_TIMEOUT
 from app.web.conversations import ConversationRoutes
 from app.web.docs import DocsRoutes
@@ -81,7 +83,7 @@ async def _parts(settings: Settings, app: web.Application) -> AsyncIterator[None
             Upstream(
                 base_url=base_url,
                 api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
-                extra_headers={},
+                extra_headers=settings.openai_extra_headers,
                 connect_timeout=settings.connect_timeout_seconds,
                 first_token_timeout=settings.first_token_timeout_seconds,
                 token_timeout=settings.token_timeout_seconds,
@@ -94,9 +96,12 @@ async def _parts(settings: Settings, app: web.Application) -> AsyncIterator[None
             journal=journal,
             follower=Follower(connector, recovery.suspect, announce_seconds=settings.abandoned_answer_seconds),
             recovery=recovery,
-            upstream=upstream,
-            models=models,
-            context_tokens=settings.context_tokens,
+            asking=Asking(
+                Retrying(upstream, settings.upstream_retry_seconds),
+                models=models,
+                context_tokens=settings.context_tokens,
+                defaults=settings.openai_extra_body,
+            ),
             max_buffered_bytes=settings.max_buffered_bytes,
             abandonment=Abandonment(store, seconds=settings.abandoned_answer_seconds),
         )

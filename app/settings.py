@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.startup import StartupError
@@ -47,7 +47,14 @@ class Settings(BaseSettings):
     openai_model: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="models that may be asked for, the default first; default `gpt-4o-mini`"
     )
-    context_tokens: int = Field(8192, ge=256, description="the model's context window, for prompt and answer together")
+    openai_extra_headers: dict[str, str] = Field({}, description="further headers of each request, a JSON object")
+    openai_extra_body: dict[str, JsonValue] = Field(
+        {}, description="further fields of each request, a JSON object: `temperature` and the like; a POST's own win"
+    )
+    context_tokens: int | None = Field(
+        None, ge=256, description="the context window; default: what is known of the model, else 8192"
+    )
+    upstream_retry_seconds: Seconds = Field(30, description="how long an answer that has not begun is tried again")
     connect_timeout_seconds: Seconds = Field(10, description="until the upstream is connected")
     first_token_timeout_seconds: Seconds = Field(120, description="until its first token")
     token_timeout_seconds: Seconds = Field(60, description="between two tokens")

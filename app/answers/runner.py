@@ -12,7 +12,7 @@ from app.domain.messages import AnswerError, AnswerHead, Ending
 from app.store.answers import AnswerStore
 from app.store.journal import Journal
 from app.store.log_writer import Interrupt
-from app.upstream.deltas import Delta, Finish, Reasoning, Text, ToolCall
+from app.upstream.deltas import Delta, Finish, Notice, Reasoning, Text, ToolCall
 
 log = logging.getLogger("parley.runner")
 
@@ -42,11 +42,9 @@ class Runner:
         self._journal = journal
         self._writer = journal.open(head.ref, name, live, self._on_interrupt)
 
-    async def run(self, deltas: Callable[[], AsyncGenerator[Delta]], left_out: int) -> None:
+    async def run(self, deltas: Callable[[], AsyncGenerator[Delta]]) -> None:
         """Write the answer from its first token to its end; returns when the log is over."""
         try:
-            if left_out:
-                self._writer.append("notice", dump({"code": "context_trimmed", "left_out": left_out}))
             ending = self._interrupted or await self._generate(deltas)
             await self._finish(ending)
         finally:
@@ -98,6 +96,8 @@ class Runner:
                         writer.append("message", text)
                     case Reasoning(text):
                         writer.append("reasoning", text)
+                    case Notice(data):
+                        writer.append("notice", dump(data))
                     case ToolCall():
                         writer.append("tool_call", dump(delta._asdict()))
                     case Finish(reason, model, usage):

@@ -4,15 +4,19 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+from pydantic import BaseModel
+
+from app.answers.asking import Asking
 from app.answers.readers import Abandonment
 from app.answers.recovery import Recovery
 from app.answers.runner import Runner
 from app.answers.waiting import until
-from app.domain.context import compose, window_bytes
+from app.domain.context import window_bytes
 from app.domain.errors import (
     BadCursor,
     ConversationBusy,
@@ -32,13 +36,13 @@ from app.domain.ids import (
     parse_message_id,
 )
 from app.domain.live_log import LiveLog
-from app.domain.messages import Ending, derived_title, replayed, start_data
+from app.domain.messages import Ending, derived_title, replayed, start_data, tool_record, user_record
 from app.domain.requests import NewMessage, Regenerate
+from app.domain.times import now_ms
 from app.store.answers import AnswerStore, Attached, Begun, Question
 from app.store.conversations import ConversationStore, MessageView
 from app.store.follower import Follower
 from app.store.journal import Journal
-from app.upstream.client import ChatRequest, Upstream
 from app.upstream.deltas import Delta
 
 log = logging.getLogger("parley.answers")
@@ -60,21 +64,18 @@ class Answers:
         journal: Journal,
         follower: Follower,
         recovery: Recovery,
-        upstream: Upstream,
-        models: Sequence[str],
-        context_tokens: int,
+        asking: Asking,
         max_buffered_bytes: int,
         abandonment: Abandonment,
     ) -> None:
-        """`models`: those that may be asked for, the default one first."""
         self._store = store
         self._conversations = conversations
         self._journal = journal
         self._follower = follower
         self._recovery = recovery
-        self._upstream = upstream
-        self.models = tuple(models)
-        self._context_tokens = context_tokens
+        self._asking = asking
+        #: Those that may be asked for, the default one first.
+        self.models = asking.models
         self._max_buffered_bytes = max_buffered_bytes
         self._abandonment = abandonment
         self._name = secrets.token_hex(8)
@@ -92,19 +93,26 @@ class Answers:
             parent = _ref(message.parent).number
         elif "parent" in message.model_fields_set:
             parent = 0
+        now = now_ms()
+        if message.role == "tool":
+            await self._check_results(owner, conversation, parent, message)
+            record = tool_record(message.results(), now)
+        else:
+            record = user_record(message.stored_content(), now)
         question = Question(
             owner=owner,
             conversation=conversation,
             may_create=may_create,
-            content=message.content,
+            record=record,
+            asked_at=now,
             parent=parent,
             model=self._known(message.model),
             system=message.system,
-            title=derived_title(message.content),
+            title=derived_title(message.words()) if message.role == "user" else "",
             idempotency_key=key,
-            digest=_digest("ask", message.model_dump(mode="json", exclude_unset=True)),
+            digest=_digest("ask", message),
         )
-        return await self._begin(question)
+        return await self._begin(question, message.options())
 
     async def regenerate(self, owner: str, ref: MessageRef, request: Regenerate, key: str | None) -> MessageRef:
         """Begin another answer to the message that an answer replies to."""
@@ -112,31 +120,46 @@ class Answers:
             owner=owner,
             conversation=ref.conversation,
             may_create=False,
-            content=None,
+            record=None,
+            asked_at=now_ms(),
             parent=ref.number,
             model=self._known(request.model),
             system=None,
             title="",
             idempotency_key=key,
-            digest=_digest("regenerate", [ref.number, request.model_dump(mode="json", exclude_unset=True)]),
+            digest=_digest(f"regenerate {ref.number}", request),
         )
-        return await self._begin(question)
+        return await self._begin(question, request.options())
 
     async def attach(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
         """Find the answer that a repeated POST means, without asking again. Raises BadCursor where there is none."""
         conversation, _ = self._conversation_of(owner, message, key)
         if key is not None and (found := await self._store.find_key(conversation, key)) is not None:
             ref, digest = found
-            if digest != _digest("ask", message.model_dump(mode="json", exclude_unset=True)):
+            if digest != _digest("ask", message):
                 raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
             return ref
         if message.conversation is not None or message.parent is not None:
             latest = await self._conversations.latest(owner, conversation)
-            if latest is not None and latest[1] == message.content:
+            if latest is not None and latest[1] == message.stored_content():
                 return latest[0].ref
         raise BadCursor(
             "No answer to this message is known, so there is nothing to resume. Send it without Last-Event-ID."
         )
+
+    async def _check_results(self, owner: str, conversation: str, parent: int | None, message: NewMessage) -> None:
+        """Raise InvalidRequest unless the results are those of all calls of the answer that they follow."""
+        if parent is None:
+            latest = await self._conversations.latest(owner, conversation)
+            record = latest[0].record if latest else {}
+        else:
+            record = (await self._conversations.read_message(owner, MessageRef(conversation, parent))).record
+        called = {call["id"] for call in record.get("tool_calls") or ()}
+        brought = [result["tool_call_id"] for result in message.results()]
+        if set(brought) != called or len(brought) != len(called):
+            told = f"The answer called {sorted(called)}: bring one result for each." if called else "It called none."
+            errors = [{"field": "tool_call_id", "message": told}]
+            raise InvalidRequest(f"The results are not those of the answer before them. {told}", errors=errors)
 
     def _conversation_of(self, owner: str, message: NewMessage, key: str | None) -> tuple[str, bool]:
         """Return the conversation that a message goes to, and whether it may be a new one."""
@@ -157,11 +180,11 @@ class Answers:
             raise UnknownModel("There is no such model. GET /models lists those that may be asked for.", errors=errors)
         return model
 
-    async def _begin(self, question: Question) -> MessageRef:
+    async def _begin(self, question: Question, options: dict[str, Any]) -> MessageRef:
         if self.draining:
             raise ShuttingDown("This process is shutting down. Send the message again: another one will take it.")
         runner = f"{self._name}.{secrets.token_hex(4)}"
-        window = window_bytes(self._context_tokens)
+        window = window_bytes(self._asking.largest_window)
         for last in (*[False] * (BEGIN_TRIES - 1), True):
             try:
                 begun = await self._store.begin(question, runner, self.models[0], window)
@@ -172,14 +195,13 @@ class Answers:
                 continue
             if isinstance(begun, Attached):
                 return begun.ref
-            self._run(question, begun, runner)
+            self._run(question, begun, options, runner)
             return begun.head.ref
         raise AssertionError("the last try returns or raises")
 
-    def _run(self, question: Question, begun: Begun, name: str) -> None:
+    def _run(self, question: Question, begun: Begun, options: dict[str, Any], name: str) -> None:
         head = begun.head
-        ref = head.ref
-        live = LiveLog([Event("start", start_data(*ref, head.parent, head.model), 1)])
+        live = LiveLog([Event("start", start_data(*head.ref, head.parent, head.model), 1)])
         runner = Runner(
             head,
             live,
@@ -188,18 +210,14 @@ class Answers:
             journal=self._journal,
             max_buffered_bytes=self._max_buffered_bytes,
         )
-        prompt = compose(question.system or begun.system, begun.records, head.depth - 1, self._context_tokens)
+        deltas = partial(self._asking.deltas, head, question.system or begun.system, begun.records, options)
+        self._running[head.ref] = runner
+        self._spawn(self._watched(runner, deltas))
 
-        def deltas() -> AsyncGenerator[Delta]:
-            return self._upstream.stream(ChatRequest(model=head.model, messages=prompt.messages))
-
-        self._running[ref] = runner
-        self._spawn(self._watched(runner, deltas, prompt.left_out))
-
-    async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]], left_out: int) -> None:
+    async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]]) -> None:
         try:
             async with self._abandonment.watch(runner):
-                await runner.run(deltas, left_out)
+                await runner.run(deltas)
         finally:
             del self._running[runner.head.ref]
 
@@ -326,5 +344,7 @@ def _ref(text: str) -> MessageRef:
     return ref
 
 
-def _digest(what: str, body: object) -> str:
-    return hashlib.sha256(f"{what} {dump(body)}".encode()).hexdigest()[:32]
+def _digest(what: str, body: BaseModel) -> str:
+    """Tell a repeated request from another one."""
+    sent = dump(body.model_dump(mode="json", exclude_unset=True))
+    return hashlib.sha256(f"{what} {sent}".encode()).hexdigest()[:32]

@@ -138,6 +138,20 @@ class UpstreamError(ParleyError):
 
     code, status, title, retryable = "upstream_error", 502, "Upstream error", True
     answers_request = False
+    #: May the same request succeed within seconds? `retryable` is for clients, who may come back much later.
+    transient: bool = True
+
+    def __init__(
+        self, detail: str, *, transient: bool | None = None, retry_after_seconds: float | None = None, **extra: Any
+    ) -> None:
+        """`retry_after_seconds` is how long the upstream asks to be left alone, None where it says nothing.
+
+        `transient` where it is another than the class's. Neither is told to clients.
+        """
+        super().__init__(detail, **extra)
+        self.retry_after_seconds = retry_after_seconds
+        if transient is not None:
+            self.transient = transient
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -150,6 +164,18 @@ class UpstreamRefused(UpstreamError):
     """The upstream will not take this request, however often it is asked (400, 401, 403, 404, 422)."""
 
     code, title, retryable = "upstream_refused", "Upstream refused", False
+    transient = False
+
+
+class UpstreamContextTooLong(UpstreamRefused):
+    """The prompt, with room for the answer, is more than the model can take."""
+
+    code, title = "upstream_context_too_long", "Upstream context too long"
+
+    def __init__(self, detail: str, *, limit_tokens: int | None = None, **options: Any) -> None:
+        """`limit_tokens` is the model's context in tokens as the upstream names it; None where it names none."""
+        super().__init__(detail, **options)
+        self.limit_tokens = limit_tokens
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -192,6 +218,7 @@ class UpstreamAnswerTimeout(UpstreamError):
     """The answer was not complete within `ANSWER_TIMEOUT_SECONDS`."""
 
     code, status, title = "upstream_answer_timeout", 504, "Upstream answer timeout"
+    transient = False  # the time that the whole answer has is over, however it would have gone on
 
 
 def all_errors() -> Iterator[type[ParleyError]]:

@@ -53,20 +53,22 @@ class Ending(NamedTuple):
     error: AnswerError | None = None
 
 
-def user_record(content: str, created_at: int) -> str:
+def user_record(content: str | list[dict[str, Any]], created_at: int) -> str:
     """Return a user message as the store keeps it, but for `parent` and `depth`, which the begin script puts before it."""
     return dump({"role": "user", "content": content, "created_at": created_at})[1:]
 
 
-def answer_record(model: str, created_at: int) -> str:
-    """Return an answer that has only begun as the store keeps it, but for `parent` and `depth`."""
-    return dump({"role": "assistant", "status": "streaming", "asked": model, "created_at": created_at})[1:]
+def tool_record(results: list[dict[str, str]], created_at: int) -> str:
+    """Return the results of tools (`tool_call_id`, `content`) as the store keeps them; as `user_record`."""
+    return dump({"role": "tool", "tool_results": results, "created_at": created_at})[1:]
 
 
 def ended_record(head: AnswerHead, events: Sequence[Event], ending: Ending, completed_at: int) -> str:
     """Return an answer that has ended as the store keeps it, its texts taken from its events."""
     reasoning = text_of(events, "reasoning")
     tool_calls = [json.loads(event.data) for event in events if event.kind == "tool_call"]
+    notices = [json.loads(event.data) for event in events if event.kind == "notice"]
+    left_out = [notice["left_out"] for notice in notices if notice["code"] == "context_trimmed"]
     return dump(
         {
             "parent": head.parent,
@@ -83,6 +85,7 @@ def ended_record(head: AnswerHead, events: Sequence[Event], ending: Ending, comp
             "content": text_of(events, "message"),
             **({"reasoning": reasoning} if reasoning else {}),
             **({"tool_calls": tool_calls} if tool_calls else {}),
+            **({"left_out": left_out[-1]} if left_out else {}),
             "parts": parts_of(events),
         }
     )
@@ -137,6 +140,11 @@ def wire_message(ref: MessageRef, record: dict[str, Any], events: Sequence[Event
         "status": record.get("status", "completed"),
         "created_at": rfc3339(record["created_at"]),
     }
+    if record["role"] == "tool":
+        results = record["tool_results"]
+        message["tool_results"] = results
+        if len(results) == 1:
+            message |= results[0]
     if record["role"] != "assistant":
         return message
     completed_at = record.get("completed_at")
@@ -157,6 +165,8 @@ def wire_message(ref: MessageRef, record: dict[str, Any], events: Sequence[Event
         message["reasoning"] = reasoning
     if tool_calls:
         message["tool_calls"] = tool_calls
+    if "left_out" in record:
+        message["left_out"] = record["left_out"]
     return message
 
 

@@ -12,7 +12,7 @@ from app.domain.errors import (
 )
 from app.domain.events import Event
 from app.domain.ids import MessageRef, message_id
-from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of, user_record
+from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of
 from app.domain.times import now_ms
 from app.store import keys, scripts
 from app.store.connection import Connector, store_errors
@@ -23,15 +23,17 @@ Finished = Literal["done", "refused", "gone"]
 
 
 class Question(NamedTuple):
-    """What is to be answered. `content` None: regenerate, and `parent` is the answer that gets a sibling.
+    """What is to be answered. `record` is the message as it is stored, but for `parent` and `depth`.
 
-    `parent` None: reply after the conversation's last message; 0: as a new first message.
+    `record` None: regenerate, and `parent` is the answer that gets a sibling. `parent` None: reply after the
+    conversation's last message; 0: as a new first message.
     """
 
     owner: str
     conversation: str
     may_create: bool
-    content: str | None
+    record: str | None
+    asked_at: int
     parent: int | None
     model: str | None
     system: str | None
@@ -104,7 +106,6 @@ class AnswerStore:
         StoreUnavailable; nothing is stored then.
         """
         conversation = question.conversation
-        now = now_ms()
         names = [
             keys.chat(conversation),
             keys.messages(conversation),
@@ -118,15 +119,15 @@ class AnswerStore:
             names,
             [
                 question.owner,
-                now,
+                question.asked_at,
                 runner,
                 self._lease_ms,
                 self._ttl_ms,
                 conversation,
                 int(question.may_create),
-                int(question.content is None),
+                int(question.record is None),
                 "" if question.parent is None else question.parent,
-                "" if question.content is None else user_record(question.content, now),
+                question.record or "",
                 question.model or "",
                 default_model,
                 question.digest,

@@ -21,13 +21,14 @@ from app.upstream.body import Body
 from app.upstream.deadlines import Deadlines
 from app.upstream.decoder import Decoder
 from app.upstream.deltas import Delta
-from app.upstream.failures import Redactor, of_request, of_status
+from app.upstream.failures import Redactor, context_too_long, of_request, of_status
 
 log = logging.getLogger("parley.upstream")
 
 #: The largest answer in one piece, or list of models, in bytes: some millions of tokens.
 MAX_BODY_BYTES = 8 * 1024 * 1024
-#: How long the body of an error is waited for (it is only for the log), and how long the list of models, in seconds.
+#: How long the body of an error is waited for (all that it may change is which error it is), and how long the list of
+#: models, in seconds.
 ERROR_BODY_SECONDS = 2.0
 MODELS_SECONDS = 15.0
 #: What aiohttp reads ahead of the consumer, in bytes: 2,000 answers that wait for the store hold 256 MB at most.
@@ -207,12 +208,15 @@ class Upstream:
             response.content_type,
             self._redactor.text(said),
         )
-        raise UpstreamBadResponse(_NO_STREAM) if response.status == _OK else of_status(response.status)
+        if response.status == _OK:
+            raise UpstreamBadResponse(_NO_STREAM)
+        raise of_status(response.status, response.headers, said)
 
     def _raise_failure(self, decoder: Decoder) -> None:
         if decoder.failure is not None:
             log.warning("the upstream failed in its answer: %s", self._redactor.text(decoder.evidence))
-            raise decoder.failure
+            # Some servers have begun their 200 before they look at the prompt.
+            raise (context_too_long(decoder.evidence) if decoder.tokens == 0 else None) or decoder.failure
         if not decoder.complete:
             raise UpstreamCut(_BROKE_OFF)
 

@@ -1,6 +1,7 @@
 """What an upstream says, piece by piece: the typed items that its async generator yields."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Text(NamedTuple):
@@ -42,4 +43,15 @@ class Finish(NamedTuple):
     usage: Usage | None
 
 
-Delta = Text | Reasoning | ToolCall | Finish
+class Notice(NamedTuple):
+    """What goes on before the first token; never comes after one.
+
+    `data` is `{"code": "retrying", "attempt": n, "delay_seconds": x}` before a wait: `attempt` is the number of the
+    attempt that comes after it, counted for each model, so from 2; x has two decimals. Or it is
+    `{"code": "model_changed", "model": "..."}` before that model is asked instead of the one before.
+    """
+
+    data: Mapping[str, Any]
+
+
+Delta = Text | Reasoning | ToolCall | Finish | Notice

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from app.domain.errors import (
     BadCursor,
@@ -40,9 +41,19 @@ async def read_body(request: web.Request, model: type[Body], *, optional: bool =
         found = error.errors(include_url=False, include_context=False, include_input=False)
         if found[0]["type"] == "json_invalid":
             raise InvalidJson(f"The body is not JSON: {found[0]['msg']}.") from None
-        errors = [{"field": ".".join(map(str, item["loc"])) or "body", "message": item["msg"]} for item in found]
+        errors = _by_field(found)
         detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:5])
         raise InvalidRequest(f"{detail}. /docs says what is taken.", errors=errors) from None
+
+
+def _by_field(found: list[ErrorDetails]) -> list[dict[str, str]]:
+    """Return what is wrong with each field; where several forms are possible, what is wrong with each of them."""
+    told: dict[str, list[str]] = {}
+    for item in found:
+        # pydantic also puts into the place which form of a field it has tried: that is no name of ours.
+        names = [str(name) for name in item["loc"] if isinstance(name, int) or name.isidentifier()]
+        told.setdefault(".".join(names) or "body", []).append(item["msg"])
+    return [{"field": field, "message": ", or: ".join(messages)} for field, messages in told.items()]
 
 
 async def read_bytes(request: web.Request) -> bytes:

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.domain.requests import ImagePart, TextPart
+
 MESSAGE_ID = r"^msg_[0-9a-f]{32}_[1-9][0-9]{0,8}$"
 CONVERSATION_ID = r"^conv_[0-9a-f]{32}$"
 
@@ -38,16 +40,25 @@ class ToolCall(_Shape):
     arguments: str = Field(description="JSON, as the model wrote it")
 
 
+class ToolResult(_Shape):
+    """What one tool has returned."""
+
+    tool_call_id: str
+    content: str
+
+
 class UserMessage(_Shape):
-    """What a user said."""
+    """What a user said, or what the tools have returned that an answer called."""
 
     id: str = Field(pattern=MESSAGE_ID)
     conversation: str = Field(pattern=CONVERSATION_ID)
     parent: str | None = Field(description="the message that it follows; null: the first")
-    role: Literal["user"]
-    content: str
+    role: Literal["user", "tool"]
+    content: str | list[TextPart | ImagePart]
     status: Literal["completed"]
     created_at: str = Field(description="RFC 3339, UTC")
+    tool_call_id: str | None = Field(None, description="with one result of a tool: the call")
+    tool_results: list[ToolResult] | None = Field(None, description="with `role: tool`: all results")
 
 
 class Answer(_Shape):
@@ -67,6 +78,7 @@ class Answer(_Shape):
     completed_at: str | None
     reasoning: str | None = None
     tool_calls: list[ToolCall] | None = None
+    left_out: int | None = Field(None, description="how many older messages did not fit into the context window")
 
 
 class _ConversationBase(_Shape):
@@ -161,8 +173,11 @@ class StartEvent(_Shape):
 class NoticeEvent(BaseModel):
     """Data of `notice`: what goes on before the first token."""
 
-    code: str = Field(description="`context_trimmed`: `left_out` older messages did not fit")
-    left_out: int | None = None
+    code: Literal["context_trimmed", "retrying", "model_changed"]
+    left_out: int | None = Field(None, description="`context_trimmed`: so many older messages did not fit")
+    attempt: int | None = Field(None, description="`retrying`: the number of the try that comes")
+    delay_seconds: float | None = Field(None, description="`retrying`: until then")
+    model: str | None = Field(None, description="`model_changed`: the one that is asked now")
 
 
 class EndEvent(_Shape):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.domain.context import compose, prompt_tokens
+from app.domain.context import compose, prompt_tokens, window_of
 from app.domain.ids import (
     MessageRef,
     conversation_id,
@@ -98,3 +98,63 @@ def test_an_answer_without_a_word_is_not_sent() -> None:
     prompt = compose(None, [_record("user", "c"), _record("assistant", ""), _record("user", "a")], 3, 1000)
     assert [m["content"] for m in prompt.messages] == ["a", "c"]
     assert prompt.left_out == 0
+
+
+def _counted(prompt: int, completion: int, **more: object) -> str:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return json.dumps({"role": "assistant", "content": "y" * 3000, "asked": "m", "usage": usage, **more})
+
+
+def test_what_the_upstream_counted_decides_not_the_bytes() -> None:
+    """By their bytes no second turn would fit into 750 tokens; counted, all do."""
+    user, answer = _record("user", "x" * 3000), _record("assistant", "y" * 3000)
+    records = [_record("user", "new"), answer, user, answer, user]
+    assert [m["content"][:3] for m in compose(None, records, 5, 1000).messages] == ["new"]
+    records = [_record("user", "new"), _counted(320, 100), user, _counted(20, 100), user]
+    assert len(compose(None, records, 5, 1000).messages) == 5
+    small = _record("user", "x" * 60)
+    records = [_record("user", "new"), _counted(320, 100), small, _counted(20, 100), small]
+    prompt = compose(None, records, 5, 1000)
+    assert (len(prompt.messages), prompt.left_out) == (5, 0)
+    # The same with a window that is one turn too small: 5 + 104 + 24 fit into 150, 300 more do not.
+    prompt = compose(None, records, 5, 200)
+    assert (len(prompt.messages), prompt.left_out) == (3, 2)
+
+
+def test_counts_of_answers_that_were_asked_with_another_beginning_are_not_compared() -> None:
+    small = _record("user", "x" * 60)
+    # Trimmed in between: the newer prompt is smaller than the older one.
+    records = [_record("user", "new"), _counted(100, 10, left_out=2), small, _counted(400, 20), small]
+    assert len(compose(None, records, 7, 1000).messages) == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "window"),
+    [
+        ("gpt-4o-mini-2024-07-18", 128_000),
+        ("gpt-4", 8_192),
+        ("gpt-4-turbo", 128_000),
+        ("openai/gpt-4.1", 1_047_576),
+        ("somebodys-own", 8_192),
+    ],
+)
+def test_the_windows_of_known_models_are_known(model: str, window: int) -> None:
+    assert window_of(model) == window
+
+
+def test_results_of_tools_and_calls_go_upstream_in_openais_form() -> None:
+    call = {"id": "c1", "name": "look", "arguments": "{}"}
+    records = [
+        json.dumps({"role": "tool", "tool_results": [{"tool_call_id": "c1", "content": "7"}]}),
+        json.dumps({"role": "assistant", "content": "", "asked": "m", "tool_calls": [call]}),
+        _record("user", "a"),
+    ]
+    assert compose(None, records, 3, 1000).messages == [
+        {"role": "user", "content": "a"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "7"},
+    ]

@@ -109,14 +109,17 @@ async def test_a_conversation_that_does_not_fit_the_window_goes_upstream_with_it
     start: Start, upstream: ScriptedUpstream
 ) -> None:
     client = await start(context_tokens=256)
-    conversation = (await ask(client, "first " * 40))["conversation"]
-    await ask(client, "second " * 40, conversation=conversation)
+    upstream.reply(["one"])  # without usage: bytes are estimated
+    conversation = (await ask(client, "first " * 80))["conversation"]
+    upstream.reply(["two"])
+    await ask(client, "second " * 80, conversation=conversation)
     async with client.post("/messages", json={"content": "third", "conversation": conversation}) as response:
         frames = await read_all(response)
     assert upstream.requests[-1]["messages"] == [{"role": "user", "content": "third"}]
     assert [(frame.event, frame.id, frame.data) for frame in frames[1:2]] == [
         ("notice", "2", '{"code":"context_trimmed","left_out":4}')
     ]
+    assert (await get(client, f"/messages/{frames[0].json['message']}"))["left_out"] == 4
 
 
 async def test_the_answer_is_read_again_by_its_id_alone_as_an_event_source_does(

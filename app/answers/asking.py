@@ -1,0 +1,75 @@
+"""Asks the model: composes the prompt, and composes a shorter one where the upstream says that it is too long."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from app.domain.context import compose, window_of
+from app.domain.errors import UpstreamContextTooLong
+from app.domain.messages import AnswerHead
+from app.upstream.client import ChatRequest
+from app.upstream.deltas import Delta, Notice
+from app.upstream.retries import Retrying
+
+
+class Asking:
+    """What every answer is asked with."""
+
+    def __init__(
+        self,
+        upstream: Retrying,
+        *,
+        models: Sequence[str],
+        context_tokens: int | None,
+        defaults: Mapping[str, Any],
+    ) -> None:
+        """`models`: those that may be asked for, the default first; each falls back to those behind it.
+
+        `context_tokens` None: what is known of the model. `defaults`: further fields of each request.
+        """
+        self._upstream = upstream
+        self.models = tuple(models)
+        self._context_tokens = context_tokens
+        self._defaults = defaults
+
+    @property
+    def largest_window(self) -> int:
+        """Return the context window of the model with the largest one, in tokens."""
+        return max(map(self._window, self.models))
+
+    async def deltas(
+        self, head: AnswerHead, system: str | None, records: Sequence[str], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Delta]:
+        """Yield an answer as the upstream writes it, after notices of what was left out.
+
+        `records` are the branch's latest messages, newest first. Raises an UpstreamError.
+        """
+        # A conversation may keep a model that is no longer offered: it is asked for all the same, without fallbacks.
+        models = self.models[self.models.index(head.model) :] if head.model in self.models else (head.model,)
+        window = self._window(head.model)
+        told = 0
+        while True:
+            prompt = compose(system, records, head.depth - 1, window)
+            if prompt.left_out != told:
+                told = prompt.left_out
+                yield Notice({"code": "context_trimmed", "left_out": told})
+            request = ChatRequest(head.model, prompt.messages, {**self._defaults, **options})
+            try:
+                async with aclosing(self._upstream.stream(request, models)) as stream:
+                    async for delta in stream:
+                        yield delta
+            except UpstreamContextTooLong as error:
+                # It comes before any token. What the upstream names may be what we thought already: then by half.
+                named = error.limit_tokens
+                window = named if named and named < window else window // 2
+                shorter = compose(system, records, head.depth - 1, window)
+                while shorter.left_out == prompt.left_out and window > 1:
+                    window //= 2
+                    shorter = compose(system, records, head.depth - 1, window)
+                if shorter.left_out == prompt.left_out:
+                    raise  # the last turn alone is too long
+            else:
+                return
+
+    def _window(self, model: str) -> int:
+        return self._context_tokens or window_of(model)

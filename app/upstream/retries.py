@@ -1,0 +1,109 @@
+"""Retries before the first token: the same model again after a back-off, then the next model of the list.
+
+The back-off is exponential with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
+
+from tenacity import AsyncRetrying, RetryCallState
+from tenacity.wait import wait_base, wait_exception, wait_random_exponential
+
+from app.domain.errors import UpstreamError
+from app.upstream.client import ChatRequest, Upstream
+from app.upstream.deltas import Delta, Notice
+
+log = logging.getLogger("parley.upstream")
+
+#: The first wait is at most so long, in seconds: a lost connection is overcome before a reader wonders.
+FIRST_DELAY_SECONDS = 0.5
+#: No wait is longer, in seconds: a server that is back is found soon, and is asked by each answer once in 4 s on average.
+LONGEST_DELAY_SECONDS = 8.0
+#: Between nothing and an end that doubles, so that the answers which failed together do not ask again together.
+FULL_JITTER: Final = wait_random_exponential(multiplier=FIRST_DELAY_SECONDS, max=LONGEST_DELAY_SECONDS)
+
+
+class Retrying:
+    """Asks an upstream until an answer begins. It keeps nothing between two answers.
+
+    `retry_seconds` is how long a reader may wait for the last attempt to begin, counted from the first one: waits and
+    failed attempts together, since to a reader both are silence, and a model that was silent for a minute is not worth
+    another one. All models share it, so that a longer list is no longer wait; each is asked once at least, also when
+    nothing is left of it (or it is 0: no retries), since what the one refuses for now the next may take.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        retry_seconds: float,
+        *,
+        jitter: wait_base = FULL_JITTER,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`jitter`, `sleep` and `clock` (both in seconds) are for tests."""
+        self._upstream = upstream
+        self._retry_seconds = retry_seconds
+        # A server that names a time is left alone until then, and is not met by all who heard it at that very moment.
+        self._wait = wait_exception(_asked_for) + jitter
+        self._sleep = sleep
+        self._clock = clock
+
+    async def stream(self, request: ChatRequest, models: Sequence[str]) -> AsyncGenerator[Delta, None]:
+        """Yield the answer of the first of `models` that begins one, as `Upstream.stream` does, after `Notice`s.
+
+        `models` is the one asked for and then the fallbacks, at least one; it goes before `request.model`. Only
+        failures that are `transient` are retried, and only as long as nothing but notices was yielded: so nothing is
+        said twice. Every other `UpstreamError` is passed on, and when no model is left, the last one's.
+        """
+        begun = self._clock()
+        names = list(dict.fromkeys(models))
+        for model in names:
+            if model != names[0]:
+                log.warning("the upstream is asked for another model: %r", model)
+                yield Notice({"code": "model_changed", "model": model})
+            attempt = 1
+            while True:
+                said = False
+                try:
+                    async with aclosing(self._upstream.stream(replace(request, model=model))) as deltas:
+                        async for delta in deltas:
+                            said = True
+                            yield delta
+                except UpstreamError as error:
+                    if said or not error.transient:
+                        raise
+                    delay = self._delay(attempt, error, self._retry_seconds - (self._clock() - begun))
+                    if delay is None and model == names[-1]:
+                        raise
+                else:
+                    return
+                if delay is None:
+                    break
+                attempt += 1
+                log.info("the upstream is asked again in %.2f s, attempt %d", delay, attempt)
+                yield Notice({"code": "retrying", "attempt": attempt, "delay_seconds": round(delay, 2)})
+                await self._sleep(delay)
+
+    def _delay(self, attempt: int, error: UpstreamError, left: float) -> float | None:
+        """Return the wait after an attempt that failed, in seconds; None where the next one would begin too late."""
+        if left <= 0:
+            return None
+        # tenacity's own loop has no place for a generator's `yield`, which it would take for the call: a `GeneratorExit`
+        # counts as a failed attempt there. Its strategies work by themselves, on the state that the loop would keep.
+        state = RetryCallState(AsyncRetrying(), None, (), {})
+        state.attempt_number = attempt
+        state.set_exception((type(error), error, None))
+        delay = self._wait(state)
+        if delay > left and error.retry_after_seconds is not None:
+            delay = max(error.retry_after_seconds, left)  # where what was asked for fits, only the jitter does not
+        return delay if delay <= left else None
+
+
+def _asked_for(error: BaseException) -> float:
+    return (error.retry_after_seconds if isinstance(error, UpstreamError) else None) or 0.0
