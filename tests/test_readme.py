@@ -1,7 +1,10 @@
 """The README's commands work as written, and show what it shows."""
 
 import asyncio
+import json
+import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -76,3 +79,40 @@ def test_make_knows_every_target_that_the_readme_names() -> None:
     assert {"run", "test", "lint", "soak", "lock"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+#: What a browser has and Node has not: addresses without a host, and cookies.
+BROWSER = """
+const real = globalThis.fetch
+let cookie = ''
+globalThis.fetch = async (path, options = {}) => {
+  const reply = await real(process.env.PARLEY + path, {...options, headers: {...options.headers, cookie}})
+  cookie = reply.headers.get('set-cookie')?.split(';')[0] ?? cookie
+  return reply
+}
+"""
+
+
+async def test_the_lines_for_post_and_fetch_read_the_whole_answer(service: ServiceProcess) -> None:
+    node = shutil.which("node")
+    if node is None:
+        assert "CI" not in os.environ, "CI has to have Node"
+        pytest.skip("there is no Node here to run the README's JavaScript")
+    _, block = re.findall(r"```js\n(.*?)```", README, re.DOTALL)
+    shown = "console.log(JSON.stringify({answer, last, list: await (await fetch('/conversations')).json()}))"
+    script = f"{BROWSER}
+{block}
+{shown}"
+    async with asyncio.timeout(60):
+        process = await asyncio.create_subprocess_exec(
+            *(node, "--input-type=module", "-e", script),
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PARLEY": service.url},
+        )
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    result = json.loads(output)
+    assert result["answer"].startswith("I am Parley's built-in demo model")
+    assert result["answer"].endswith("start the service again.")
+    assert int(result["last"]) == len(result["answer"]) + 2
+    assert len(result["list"]["conversations"]) == 1

@@ -53,10 +53,13 @@ class Asking:
             if prompt.left_out != told:
                 told = prompt.left_out
                 yield Notice({"code": "context_trimmed", "left_out": told})
-            request = ChatRequest(head.model, prompt.messages, {**self._defaults, **options})
+            request = ChatRequest(models[0], prompt.messages, {**self._defaults, **options})
             try:
                 async with aclosing(self._upstream.stream(request, models)) as stream:
                     async for delta in stream:
+                        if isinstance(delta, Notice) and "model" in delta.data:
+                            # Should this one refuse the prompt's length, it is asked again, and not those before it.
+                            models = models[models.index(delta.data["model"]) :]
                         yield delta
             except UpstreamContextTooLong as error:
                 # It comes before any token. What the upstream names may be what we thought already: then by half.

@@ -218,6 +218,8 @@ class Answers:
         try:
             async with self._abandonment.watch(runner):
                 await runner.run(deltas)
+        except Exception:  # a defect: nobody awaits this task, and recovery will end the answer
+            log.exception("A runner failed.")
         finally:
             del self._running[runner.head.ref]
 

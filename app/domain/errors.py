@@ -161,7 +161,7 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream will not take this request, however often it is asked (400, 401, 403, 404, 422)."""
+    """The upstream will not take this request, however often it is asked (400, 401, 403, 404, 422 and the like)."""
 
     code, title, retryable = "upstream_refused", "Upstream refused", False
     transient = False

@@ -56,6 +56,7 @@ class Connector:
         self._kwargs |= {"decode_responses": True, "socket_connect_timeout": CONNECT_SECONDS}
         self._class: type[Connection] = self._kwargs.pop("connection_class", Connection)
         # One retry: a pooled connection may have been closed while it idled, and all of our commands may be repeated.
+        # None after a timeout: a store that hangs is not waited for twice.
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=POOL_SIZE,
@@ -63,7 +64,7 @@ class Connector:
             decode_responses=True,
             socket_timeout=REPLY_SECONDS,
             socket_connect_timeout=CONNECT_SECONDS,
-            retry=Retry(NoBackoff(), 1),
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         )
         #: For short commands, from anywhere. Any: redis-py's annotations are unions of its sync and async forms.
         self.redis: Any = Redis.from_pool(pool)

@@ -66,7 +66,9 @@ class Upstream:
 
         Without `api_key`, no `Authorization` is sent, unless `extra_headers` has one; those win over all others.
         """
-        self._base_url = base_url.rstrip("/")
+        # A query is kept behind the path: Azure's address has its `?api-version=…` there.
+        self._base_url, self._mark, self._query = base_url.partition("?")
+        self._base_url = self._base_url.rstrip("/")
         # Compressed, a token would wait in the compressor.
         self._headers = CIMultiDict({"User-Agent": "parley", "Accept-Encoding": "identity"})
         if api_key:
@@ -179,7 +181,7 @@ class Upstream:
         try:
             return await self._session.request(
                 method,
-                self._base_url + path,
+                f"{self._base_url}{path}{self._mark}{self._query}",
                 data=body,
                 headers=headers,
                 proxy=self._proxy,

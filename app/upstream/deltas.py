@@ -48,7 +48,8 @@ class Notice(NamedTuple):
 
     `data` is `{"code": "retrying", "attempt": n, "delay_seconds": x}` before a wait: `attempt` is the number of the
     attempt that comes after it, counted for each model, so from 2; x has two decimals. Or it is
-    `{"code": "model_changed", "model": "..."}` before that model is asked instead of the one before.
+    `{"code": "model_changed", "model": "..."}` before that model is asked instead of the one before. Whoever composes the
+    prompt adds `{"code": "context_trimmed", "left_out": n}`.
     """
 
     data: Mapping[str, Any]

@@ -26,7 +26,6 @@ from app.domain.errors import (
 #: How much of what an upstream sent is logged, in bytes.
 LOGGED_BYTES = 2048
 
-_REFUSED = frozenset((400, 401, 403, 404, 422))
 _TOO_MANY_REQUESTS = 429
 # Besides 5xx, what the same request may overcome by itself. A redirect, 402 or 413, say, it will meet again.
 _TRANSIENT = frozenset((408, 409, _TOO_MANY_REQUESTS))
@@ -61,11 +60,10 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamE
     if (too_long := context_too_long(body, words=status in _TOO_LONG)) is not None:
         return too_long
     detail = f"The model server answered with status {status}."
-    if status in _REFUSED:
+    if status not in _TRANSIENT and status < _SERVER_ERROR:
         return UpstreamRefused(detail)
     kind = UpstreamRateLimited if status == _TOO_MANY_REQUESTS else UpstreamError
-    transient = status in _TRANSIENT or status >= _SERVER_ERROR
-    return kind(detail, transient=transient, retry_after_seconds=_retry_after(headers))
+    return kind(detail, retry_after_seconds=_retry_after(headers))
 
 
 def context_too_long(body: bytes, *, words: bool = True) -> UpstreamContextTooLong | None:

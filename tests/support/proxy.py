@@ -1,6 +1,7 @@
 """A small TCP proxy that can cut, delay and split what goes through it."""
 
 import asyncio
+import ssl
 from contextlib import suppress
 from typing import Any, Self
 
@@ -8,8 +9,10 @@ from typing import Any, Self
 class Proxy:
     """Listens on a free loopback port and hands on to a target: `host:port`, or the path of a unix socket."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: what it speaks to its clients; the target is spoken to without."""
         self._target = target
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[Any]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -29,7 +32,7 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         """Start listening."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.address = f"{host}:{port}"
         return self
@@ -80,4 +83,7 @@ class Proxy:
                 sink.write(data[at : at + step])
                 await sink.drain()
             sent += len(data)
-        sink.write_eof()
+        if sink.can_write_eof():  # not with TLS
+            sink.write_eof()
+        else:
+            sink.close()

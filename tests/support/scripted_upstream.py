@@ -75,6 +75,8 @@ class ScriptedUpstream:
         #: The JSON body and the headers of each POST, in order.
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
+        #: The path with the query of each POST.
+        self.paths: list[str] = []
         #: How many POSTs are being answered; falls when the client closes its connection.
         self.open_streams = 0
         #: On how many connections POSTs have come.
@@ -154,6 +156,7 @@ class ScriptedUpstream:
             self.connections += 1
         self.requests.append(body)
         self.headers.append(request.headers)
+        self.paths.append(request.path_qs)
         if self._scripts:
             script = self._scripts.popleft()
         else:

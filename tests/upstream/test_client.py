@@ -77,6 +77,15 @@ async def test_without_a_key_no_authorization_is_sent(upstream: ScriptedUpstream
     assert "Authorization" not in upstream.headers[0]
 
 
+async def test_an_address_with_a_query_as_azure_has_it_keeps_it_behind_the_path(upstream: ScriptedUpstream) -> None:
+    base_url = f"{upstream.base_url}/?api-version=2024-06-01"
+    async with Upstream(base_url=base_url, extra_headers={"api-key": "azure-key-0123"}) as client:
+        assert (await collect(client))[-1] == Finish("stop", "m", Usage(1, 2, 3))
+    assert upstream.paths == ["/v1/chat/completions?api-version=2024-06-01"]
+    assert upstream.headers[0]["api-key"] == "azure-key-0123"
+    assert "Authorization" not in upstream.headers[0]
+
+
 async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
     upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,8 @@ async def fail(client: Upstream) -> tuple[list[Delta], UpstreamError]:
     [
         *((status, UpstreamRefused) for status in (400, 401, 403, 404, 422)),
         (429, UpstreamRateLimited),
-        *((status, UpstreamError) for status in (308, 402, 409, 500, 502, 503, 529)),
+        *((status, UpstreamRefused) for status in (308, 402, 413)),
+        *((status, UpstreamError) for status in (408, 409, 500, 502, 503, 529)),
     ],
 )
 async def test_each_status_has_its_error_and_no_more_than_the_status_is_told(

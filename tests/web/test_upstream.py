@@ -322,3 +322,17 @@ async def test_the_key_a_header_or_the_upstreams_words_are_in_no_output_and_no_l
         assert KEY not in output
         assert "tops3cret" not in output
     assert all("html" not in output and "Incorrect" not in output for output in outputs[:-1])
+
+
+async def test_a_fallback_that_refuses_the_length_is_asked_again_and_not_those_before_it(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    client = await start(upstream_retry_seconds=0, openai_model="model-a,model-b")
+    upstream.reply(["ok"])
+    conversation = (await ask(client, "x" * 3000))["conversation"]
+    upstream.error(500)
+    upstream.error(400, {"error": {"code": "context_length_exceeded", "message": "too long"}})
+    frames = await post(client, content="last", conversation=conversation)
+    assert [request["model"] for request in upstream.requests[1:]] == ["model-a", "model-b", "model-b"]
+    assert [notice["code"] for notice in notices(frames)] == ["model_changed", "context_trimmed"]
+    assert text_of(frames) == "Echo: last"
