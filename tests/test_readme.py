@@ -100,7 +100,7 @@ async def test_the_lines_for_post_and_fetch_read_the_whole_answer(service: Servi
         pytest.skip("there is no Node here to run the README's JavaScript")
     _, block = re.findall(r"```js\n(.*?)```", README, re.DOTALL)
     shown = "console.log(JSON.stringify({answer, last, list: await (await fetch('/conversations')).json()}))"
-    script = "\n".join((BROWSER, block, shown))
+    script = f"{BROWSER}\n{block}\n{shown}"
     async with asyncio.timeout(60):
         process = await asyncio.create_subprocess_exec(
             *(node, "--input-type=module", "-e", script),
