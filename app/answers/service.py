@@ -1,7 +1,6 @@
 """Answers as the outside sees them: ask, read, stop, regenerate, drain. Knows which of them are written here."""
 
 import asyncio
-import hashlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -9,9 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from pydantic import BaseModel
-
 from app.answers.asking import Asking
+from app.answers.questions import Questions
 from app.answers.readers import Abandonment
 from app.answers.recovery import Recovery
 from app.answers.runner import Runner
@@ -20,25 +18,15 @@ from app.domain.context import window_bytes
 from app.domain.errors import (
     BadCursor,
     ConversationBusy,
-    IdempotencyKeyReused,
-    InvalidRequest,
     NotAnAnswer,
     ShuttingDown,
     StoreUnavailable,
-    UnknownModel,
 )
-from app.domain.events import Event, dump
-from app.domain.ids import (
-    MessageRef,
-    derived_conversation,
-    new_conversation,
-    parse_conversation_id,
-    parse_message_id,
-)
+from app.domain.events import Event
+from app.domain.ids import MessageRef, parse_message_id
 from app.domain.live_log import LiveLog
-from app.domain.messages import Ending, derived_title, replayed, start_data, tool_record, user_record
+from app.domain.messages import Ending, replayed, start_data
 from app.domain.requests import NewMessage, Regenerate
-from app.domain.times import now_ms
 from app.store.answers import AnswerStore, Attached, Begun, Question
 from app.store.conversations import ConversationStore, MessageView
 from app.store.follower import Follower
@@ -74,6 +62,7 @@ class Answers:
         self._follower = follower
         self._recovery = recovery
         self._asking = asking
+        self._questions = Questions(store, conversations, models=asking.models)
         #: Those that may be asked for, the default one first.
         self.models = asking.models
         self._max_buffered_bytes = max_buffered_bytes
@@ -87,98 +76,15 @@ class Answers:
 
     async def ask(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
         """Store a message and begin its answer; with a known idempotency key, return the answer that it began."""
-        conversation, may_create = self._conversation_of(owner, message, key)
-        parent: int | None = None
-        if message.parent is not None:
-            parent = _ref(message.parent).number
-        elif "parent" in message.model_fields_set:
-            parent = 0
-        now = now_ms()
-        if message.role == "tool":
-            await self._check_results(owner, conversation, parent, message)
-            record = tool_record(message.results(), now)
-        else:
-            record = user_record(message.stored_content(), now)
-        question = Question(
-            owner=owner,
-            conversation=conversation,
-            may_create=may_create,
-            record=record,
-            asked_at=now,
-            parent=parent,
-            model=self._known(message.model),
-            system=message.system,
-            title=derived_title(message.words()) if message.role == "user" else "",
-            idempotency_key=key,
-            digest=_digest("ask", message),
-        )
-        return await self._begin(question, message.options())
+        return await self._begin(await self._questions.of_message(owner, message, key), message.options())
 
     async def regenerate(self, owner: str, ref: MessageRef, request: Regenerate, key: str | None) -> MessageRef:
         """Begin another answer to the message that an answer replies to."""
-        question = Question(
-            owner=owner,
-            conversation=ref.conversation,
-            may_create=False,
-            record=None,
-            asked_at=now_ms(),
-            parent=ref.number,
-            model=self._known(request.model),
-            system=None,
-            title="",
-            idempotency_key=key,
-            digest=_digest(f"regenerate {ref.number}", request),
-        )
-        return await self._begin(question, request.options())
+        return await self._begin(self._questions.of_regenerate(owner, ref, request, key), request.options())
 
     async def attach(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
         """Find the answer that a repeated POST means, without asking again. Raises BadCursor where there is none."""
-        conversation, _ = self._conversation_of(owner, message, key)
-        if key is not None and (found := await self._store.find_key(conversation, key)) is not None:
-            ref, digest = found
-            if digest != _digest("ask", message):
-                raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
-            return ref
-        if message.conversation is not None or message.parent is not None:
-            latest = await self._conversations.latest(owner, conversation)
-            if latest is not None and latest[1] == message.stored_content():
-                return latest[0].ref
-        raise BadCursor(
-            "No answer to this message is known, so there is nothing to resume. Send it without Last-Event-ID."
-        )
-
-    async def _check_results(self, owner: str, conversation: str, parent: int | None, message: NewMessage) -> None:
-        """Raise InvalidRequest unless the results are those of all calls of the answer that they follow."""
-        if parent is None:
-            latest = await self._conversations.latest(owner, conversation)
-            record = latest[0].record if latest else {}
-        else:
-            record = (await self._conversations.read_message(owner, MessageRef(conversation, parent))).record
-        called = {call["id"] for call in record.get("tool_calls") or ()}
-        brought = [result["tool_call_id"] for result in message.results()]
-        if set(brought) != called or len(brought) != len(called):
-            told = f"The answer called {sorted(called)}: bring one result for each." if called else "It called none."
-            errors = [{"field": "tool_call_id", "message": told}]
-            raise InvalidRequest(f"The results are not those of the answer before them. {told}", errors=errors)
-
-    def _conversation_of(self, owner: str, message: NewMessage, key: str | None) -> tuple[str, bool]:
-        """Return the conversation that a message goes to, and whether it may be a new one."""
-        named = parse_conversation_id(message.conversation) if message.conversation is not None else None
-        if message.parent is not None:
-            parent = _ref(message.parent).conversation
-            if named not in (None, parent):
-                errors = [{"field": "parent", "message": "is a message of another conversation"}]
-                raise InvalidRequest("`parent` and `conversation` do not agree.", errors=errors)
-            named = parent
-        if named is not None:
-            return named, False
-        return (derived_conversation(owner, key) if key is not None else new_conversation()), True
-
-    def _known(self, model: str | None) -> str | None:
-        if model is not None and model not in self.models:
-            errors = [{"field": "model", "message": "is none of those that GET /models lists"}]
-            raise UnknownModel("There is no such model. GET /models lists those that may be asked for.", errors=errors)
-        return model
+        return await self._questions.answered(owner, message, key)
 
     async def _begin(self, question: Question, options: dict[str, Any]) -> MessageRef:
         if self.draining:
@@ -234,7 +140,7 @@ class Answers:
     async def read(self, owner: str, ref: MessageRef, *, granted: bool = False) -> AsyncIterator[LiveLog]:
         """Lend an answer's events: from memory, from the store as they come, or made again from the stored message.
 
-        `granted`: this request has begun the answer, so it need not be asked whose it is. Raises NotFound, NotAnAnswer,
+        `granted`: `ask` or `regenerate` has returned it, so it need not be asked whose it is. Raises NotFound, NotAnAnswer,
         StoreUnavailable.
         """
         runner = self._running.get(ref)
@@ -270,9 +176,9 @@ class Answers:
                 return
         raise BadCursor("The cursor is beyond what this answer has. Use the id of an event that was received.")
 
-    async def wait(self, owner: str, ref: MessageRef) -> dict[str, Any]:
-        """Wait for the end of an answer that the owner has asked for, and return the message."""
-        async with self.read(owner, ref, granted=True) as live:
+    async def wait(self, owner: str, ref: MessageRef, *, granted: bool = False) -> dict[str, Any]:
+        """Wait for the end of an answer and return the message; `granted` as in `read`."""
+        async with self.read(owner, ref, granted=granted) as live:
             await until(live, lambda: live.over)
         view = await self._answer(owner, ref)
         if view.running:
@@ -344,9 +250,3 @@ def _ref(text: str) -> MessageRef:
     ref = parse_message_id(text)
     assert ref is not None  # checked before, or our own
     return ref
-
-
-def _digest(what: str, body: BaseModel) -> str:
-    """Tell a repeated request from another one."""
-    sent = dump(body.model_dump(mode="json", exclude_unset=True))
-    return hashlib.sha256(f"{what} {sent}".encode()).hexdigest()[:32]

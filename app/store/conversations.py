@@ -98,8 +98,8 @@ class ConversationStore:
         record = records[ref.number]
         return MessageView(ref, record, events if record.get("status") == "streaming" else None)
 
-    async def latest(self, owner: str, conversation: str) -> tuple[MessageView, str] | None:
-        """Return the last answer with the text that it replies to; None before the first. Raises NotFound."""
+    async def latest(self, owner: str, conversation: str) -> tuple[MessageView, dict[str, Any]] | None:
+        """Return the last answer with the stored message that it replies to; None before the first. Raises NotFound."""
         with store_errors():
             known_owner, head = await self._redis.hmget(keys.chat(conversation), "owner", "head")
         if known_owner != owner:
@@ -108,7 +108,7 @@ class ConversationStore:
             return None
         view = await self.read_message(owner, MessageRef(conversation, int(head)))
         asked = await self.read_message(owner, MessageRef(conversation, view.record["parent"]))
-        return view, asked.record["content"]
+        return view, asked.record
 
     async def delete(self, owner: str, conversation: str, *, force: bool) -> None:
         """Delete a conversation. Raises NotFound, and ConversationBusy while an answer runs, unless `force`."""

@@ -76,7 +76,7 @@ class MessageRoutes:
     ) -> web.StreamResponse:
         if not in_one_piece:
             return await self._stream(request, owner, ref, cursor, granted=True)
-        message = await self._answers.wait(owner.id, ref)
+        message = await self._answers.wait(owner.id, ref, granted=True)
         error = message.get("error")
         if message["status"] == "failed" and error:
             response = problem(_raised(error, message), request[ID])

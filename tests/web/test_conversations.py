@@ -243,7 +243,9 @@ async def test_the_cookie_is_secure_behind_https(client: Client) -> None:
 async def test_what_is_another_owners_is_not_found_in_any_way(start: Start, upstream: ScriptedUpstream) -> None:
     client = await start()
     upstream.reply(["one"], unfinished=True)
-    async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
+    await get(client, "/conversations")
+    keyed = {"Idempotency-Key": "k"}
+    async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}, headers=keyed) as response:
         frames = frames_of(response)
         ids = (await anext(frames)).json
         stranger = await start()
@@ -261,6 +263,8 @@ async def test_what_is_another_owners_is_not_found_in_any_way(start: Start, upst
             ("POST", f"/messages/{answer}/regenerate", {}),
             ("POST", "/messages", asked),
             ("POST", "/messages", asked | {"headers": {"Last-Event-ID": "1"}}),
+            ("POST", "/messages", asked | {"headers": {"Last-Event-ID": "1"} | keyed}),
+            ("POST", "/messages", asked | {"headers": keyed}),
             ("POST", "/messages", {"json": {"content": "x", "parent": user}}),
         ]:
             assert await problem(stranger, method, path, **options) == (404, "not_found"), path

@@ -223,8 +223,13 @@ async def test_results_of_tools_continue_the_answer_that_called(client: Client, 
     assert await problem(client, "POST", "/messages", json=incomplete) == (422, "invalid_request")
     results = [{"tool_call_id": "c1", "content": "7"}, {"tool_call_id": "c2", "content": "8"}]
     body = {"role": "tool", "tool_results": results, "conversation": ids["conversation"]}
-    async with client.post("/messages", json=body) as response:
-        answer = await read_all(response)
+    answers = []
+    for headers in ({"Idempotency-Key": "k"}, {"Idempotency-Key": "k"}, {"Last-Event-ID": "1"}):
+        async with client.post("/messages", json=body, headers=headers) as response:
+            answer = await read_all(response)
+            answers.append(text_of(answer))
+    assert len(set(answers)) == 1
+    assert len(upstream.requests) == 2
     assert answer[-1].json["status"] == "completed"
     assert upstream.requests[-1]["messages"] == [
         {"role": "user", "content": "Hi"},
