@@ -67,6 +67,17 @@ def events_after(events: Sequence[Event], cursor: int, limit: int | None = None)
     return joined
 
 
+def events_between(events: Sequence[Event], after: int, until: int) -> list[Event]:
+    """Return what stands between two positions, as `events_after` does, the last text cut at the second one."""
+    between = events_after(events, after)
+    while between and between[-1].end > until:
+        kind, data, end = between.pop()
+        begin = end - span(kind, data)
+        if begin < until:
+            between.append(Event(kind, data[: until - begin], until))
+    return between
+
+
 def _close(joined: list[Event], run: list[str]) -> None:
     """Put the pieces of the last event together."""
     if run:

@@ -8,11 +8,13 @@ import asyncio
 import ctypes
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
@@ -20,6 +22,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
 from app.domain.startup import StartupError
@@ -31,38 +35,49 @@ except ImportError:  # Windows, for which there is no binary either
 
 log = logging.getLogger("parley.store")
 
+Server = subprocess.Popen[bytes]
+
 #: How long a predecessor that was killed may take to write what it has.
 LOCK_SECONDS = 5.0
 #: A server that says nothing for so long will not come; one that loads its file says so.
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 LOOK_SECONDS = 0.005
+#: Between two lines about a file that is being loaded.
+PROGRESS_SECONDS = 5.0
 #: The kernel's limit for the path of a unix socket, with its closing zero, on the stricter systems.
 LONGEST_SOCKET_PATH = 103
+#: The server's own log; it says little, and at a start a longer one becomes `valkey.log.1`.
+LONGEST_LOG_BYTES = 1 << 20
+#: What a crash can have left unreadable at the end of the append-only file: more than the writes of some seconds is
+#: damage that a person should look at.
+LONGEST_TORN_BYTES = 4 << 20
 
 _PR_SET_PDEATHSIG = 1
+#: Can the kernel be asked to end a process with its parent? If not, a small guard does it.
+_DIES_WITH_PARENT = sys.platform == "linux"
 
 
 @asynccontextmanager
 async def embedded_store(data_dir: Path, *, fsync_always: bool = False) -> AsyncIterator[str]:
-    """Start the server with its files in `data_dir`, yield its URL, and end it.
+    """Start the server with its files in `data_dir`, yield its URL (`unix://…`), and end it.
 
     `fsync_always`: each write is on the disk before it is acknowledged, else once a second. Raises StartupError with a
-    sentence where there is no binary, the folder is used by another service, or the server does not start.
+    sentence where there is no binary, the folder is used by another service, or the server does not start. To be entered
+    in a thread that lives as long as the service: Linux takes its end for the parent's.
     """
     binary = find_binary()
     data_dir = _made(data_dir)
     async with _locked(data_dir) as lock:
         with _socket_path(data_dir) as socket:
-            server = _spawn(binary, data_dir, socket, lock, fsync_always=fsync_always)
-            watch = asyncio.create_task(_watch(server))
+            url = f"unix://{quote(str(socket))}"
+            server, guard = await _start(binary, data_dir, socket, lock, url, fsync_always=fsync_always)
+            watch = asyncio.create_task(_watch(server, guard))
             try:
-                url = f"unix://{quote(str(socket))}"
-                await _until_ready(server, url, data_dir)
                 yield url
             finally:
                 watch.cancel()
-                await _stop(server)
+                await _stop(server, guard)
 
 
 def find_binary() -> Path:
@@ -81,8 +96,12 @@ def _made(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StartupError(f"The data folder {data_dir} can't be used: {error.strerror}. Set DATA_DIR.") from error
+        raise _unusable(data_dir, error) from error
     return data_dir.resolve()
+
+
+def _unusable(data_dir: Path, error: OSError) -> StartupError:
+    return StartupError(f"The data folder {data_dir} can't be used: {error.strerror}. Set DATA_DIR.")
 
 
 @asynccontextmanager
@@ -91,26 +110,53 @@ async def _locked(data_dir: Path) -> AsyncIterator[int]:
     try:
         lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartupError(f"The data folder {data_dir} can't be used: {error.strerror}. Set DATA_DIR.") from error
+        raise _unusable(data_dir, error) from error
     try:
         deadline = asyncio.get_running_loop().time() + LOCK_SECONDS
+        told = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except BlockingIOError as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
                     raise StartupError(
-                        f"Another service (process {holder or 'unknown'}) uses the data folder {data_dir}. "
-                        "Stop it, or set another DATA_DIR."
+                        f"{_holder(lock)} uses the data folder {data_dir}. Stop it, or set another DATA_DIR."
                     ) from error
-            await asyncio.sleep(LOOK_SECONDS * 10)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:  # a file system without locks
+                raise _unusable(data_dir, error) from error
+            if not told:
+                told = True
+                log.info("Waiting for the data folder %s, which is still in use.", data_dir)
+            await asyncio.sleep(LOOK_SECONDS)
+        _name_holder(lock, os.getpid())
         yield lock
     finally:
         os.close(lock)
+
+
+def _name_holder(lock: int, *pids: int) -> None:
+    """Write who holds the lock: the service, then its server."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, "".join(f"{pid}\n" for pid in pids).encode(), 0)
+
+
+def _holder(lock: int) -> str:
+    """Say who holds the lock."""
+    pids = os.pread(lock, 40, 0).decode(errors="replace").split()
+    if len(pids) == 2 and not _alive(pids[0]):
+        return f"The store that an earlier service left behind (process {pids[1]})"
+    return f"Another service (process {pids[0] if pids else 'unknown'})"
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager
@@ -126,7 +172,41 @@ def _socket_path(data_dir: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _spawn(binary: Path, data_dir: Path, socket: Path, lock: int, *, fsync_always: bool) -> subprocess.Popen[bytes]:
+async def _start(
+    binary: Path, data_dir: Path, socket: Path, lock: int, url: str, *, fsync_always: bool
+) -> tuple[Server, Server | None]:
+    """Return the server, which answers, and its guard, if it needs one."""
+    for mended in (False, True):
+        try:
+            own_log = _shortened(data_dir / "valkey.log")
+            said_before = own_log.stat().st_size if own_log.exists() else 0
+            server = _spawn(binary, data_dir, socket, lock, own_log, fsync_always=fsync_always)
+        except (OSError, subprocess.SubprocessError) as error:
+            # A binary for glibc on another C library, a folder mounted `noexec`, a disk that is full.
+            raise StartupError(f"The embedded store can't be started: {error}. Or set REDIS_URL.") from error
+        guard = None
+        try:
+            guard = None if _DIES_WITH_PARENT else _guard(server)
+            _name_holder(lock, os.getpid(), server.pid)
+            if await _until_ready(server, url):
+                return server, guard
+        except BaseException:
+            await _stop(server, guard)
+            raise
+        await _stop(server, guard)
+        said = own_log.read_bytes()[said_before:].decode(errors="replace").strip()
+        if mended or "Bad file format" not in said or not _cut_torn_end(binary, data_dir):
+            break
+    raise StartupError(f"The embedded store did not start: {said.splitlines()[-1] if said else 'it said nothing'}")
+
+
+def _shortened(own_log: Path) -> Path:
+    if own_log.exists() and own_log.stat().st_size > LONGEST_LOG_BYTES:
+        own_log.replace(own_log.with_name(own_log.name + ".1"))
+    return own_log
+
+
+def _spawn(binary: Path, data_dir: Path, socket: Path, lock: int, own_log: Path, *, fsync_always: bool) -> Server:
     socket.unlink(missing_ok=True)  # left by a server that was killed; we hold the lock
     options = {
         "port": "0",
@@ -138,71 +218,136 @@ def _spawn(binary: Path, data_dir: Path, socket: Path, lock: int, *, fsync_alway
         "save": "",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
-        "logfile": str(data_dir / "valkey.log"),
         "loglevel": "warning",
     }
     arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
     parent = os.getpid()
-    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    libc = ctypes.CDLL(None, use_errno=True) if _DIES_WITH_PARENT else None
 
     def die_with_parent() -> None:
-        # On macOS there is no such signal: a killed service leaves its server, and the next start waits for its lock,
-        # then names the process.
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
+            if os.getppid() != parent:  # it went before we asked
                 os._exit(1)
 
-    return subprocess.Popen(  # noqa: S603 - our own binary and arguments
-        [binary, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(lock,),
-        # Ctrl-C in a terminal goes to the whole process group, and the store has to outlive the drain.
+    # Its output, not its option `logfile`: what is wrong with an option is said on the former only.
+    with open(own_log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
+        return subprocess.Popen(  # noqa: S603 - our own binary and arguments
+            [binary, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(lock,),
+            # Conversations are their owners' alone, also in a folder that was there before, open to all.
+            umask=0o077,
+            # Ctrl-C in a terminal goes to the whole process group, and the store has to outlive the drain.
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - it takes no lock that a thread could hold
+        )
+
+
+def _guard(server: Server) -> Server:
+    """Start a shell that ends the server when our end of a pipe closes, which it does however we die."""
+    return subprocess.Popen(  # noqa: S603 - constant but for a number
+        ["/bin/sh", "-c", 'read -r _; kill -TERM "$0"', str(server.pid)],
+        stdin=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads yet at start-up
     )
 
 
-async def _until_ready(server: subprocess.Popen[bytes], url: str, data_dir: Path) -> None:
-    loop = asyncio.get_running_loop()
-    silent_since = loop.time()
-    told = False
-    client = Redis.from_url(url, socket_timeout=START_SECONDS)
-    try:
-        while loop.time() - silent_since < START_SECONDS:
-            if server.poll() is not None:
-                break
+def _end_guard(guard: Server | None) -> None:
+    """End it before its server's pid can be another process's."""
+    if guard is not None:
+        guard.kill()
+        guard.communicate()
+
+
+async def _until_ready(server: Server, url: str) -> bool:
+    """Wait until the server answers; say False where it has ended, or says nothing."""
+    now = asyncio.get_running_loop().time
+    heard = now()
+    next_line = heard
+    # We look again ourselves, and sooner than the client's own retries.
+    async with Redis.from_url(url, socket_timeout=START_SECONDS, retry=Retry(NoBackoff(), 0)) as client:
+        while now() - heard < START_SECONDS and server.poll() is None:
             try:
                 await client.ping()
             except BusyLoadingError:
-                silent_since = loop.time()
-                if not told:
-                    told = True
-                    log.info("The embedded store is loading its file.")
+                heard = now()
+                if heard >= next_line:
+                    next_line = heard + PROGRESS_SECONDS
+                    log.info("The embedded store is loading its file: %s.", await _progress(client))
             except (RedisError, OSError):
                 pass  # not yet listening
             else:
-                return
+                return True
             await asyncio.sleep(LOOK_SECONDS)
-    finally:
-        await client.aclose()
-    lines = (
-        (data_dir / "valkey.log").read_text("utf-8", "replace").splitlines()
-        if (data_dir / "valkey.log").exists()
-        else []
-    )
-    raise StartupError(f"The embedded store did not start: {lines[-1] if lines else 'it said nothing'}")
+    return False
 
 
-async def _watch(server: subprocess.Popen[bytes]) -> None:
+async def _progress(client: Redis) -> str:
+    try:
+        info = await client.info("persistence")
+    except (RedisError, OSError):
+        return "it is busy"
+    return f"{info.get('loading_loaded_perc', 0)} %, some {info.get('loading_eta_seconds', '?')} seconds to go"
+
+
+def _cut_torn_end(binary: Path, data_dir: Path) -> bool:
+    """Cut what a crash left unreadable at the end of the append-only file, keeping a copy; say whether it was done.
+
+    A write that merely stops short is the server's own matter (`aof-load-truncated`); a power cut can also leave zeros.
+    Blocks: nothing else runs yet.
+    """
+    folder = data_dir / "appendonlydir"
+    try:
+        manifest = (folder / "appendonly.aof.manifest").read_text("utf-8", "replace")
+        *_, last = re.findall(r"^file (\S+) seq \d+ type i", manifest, re.MULTILINE)
+    except (OSError, ValueError):
+        return False
+    # The binary is the checker too, by the name that it is called by. It is given the one file, as with the manifest it
+    # takes the first file's format for damage; where that is what is unreadable, the next start fails and says so.
+    command = ["valkey-check-aof", str(folder / last)]
+    torn = re.search(r", diff=(\d+)", _run(binary, command))
+    if torn is None or not 0 < int(torn[1]) <= LONGEST_TORN_BYTES:
+        return False
+    copy = data_dir / f"appendonlydir.torn-{time.time_ns()}"
+    try:
+        shutil.copytree(folder, copy)
+    except OSError:
+        return False  # without a copy nothing is cut
+    if "Successfully truncated" not in _run(binary, [command[0], "--fix", command[1]]):
+        return False
+    log.warning("The append-only file ended in %s unreadable bytes: cut. As it was: %s.", torn[1], copy)
+    return True
+
+
+def _run(binary: Path, command: list[str]) -> str:
+    try:
+        return subprocess.run(  # noqa: S603 - our own binary and arguments
+            command,
+            executable=binary,
+            input="y\n",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+async def _watch(server: Server, guard: Server | None) -> None:
     while server.poll() is None:  # noqa: ASYNC110 - nothing else tells it on every platform and loop
         await asyncio.sleep(1)
+    _end_guard(guard)
     log.error("The embedded store has ended by itself (exit code %s). Restart the service.", server.returncode)
 
 
-async def _stop(server: subprocess.Popen[bytes]) -> None:
+async def _stop(server: Server, guard: Server | None) -> None:
+    """End the server: SIGTERM, after which it writes what it has, and SIGKILL if it does not end."""
+    _end_guard(guard)
     with suppress(ProcessLookupError):
         server.terminate()
     deadline = asyncio.get_running_loop().time() + STOP_SECONDS

@@ -17,11 +17,16 @@ def entry_id(after: int) -> str:
     return f"{after + 1}-0"
 
 
+def position_of(entry: Entry) -> int:
+    """Return the position right before an entry."""
+    return int(entry[0].partition("-")[0]) - 1
+
+
 def entry_events(entry: Entry) -> list[Event]:
     """Return the events of an entry with their positions."""
-    name, fields = entry
+    fields = entry[1]
     kinds = cast("Sequence[Kind]", fields[::2])
-    return list(numbered(zip(kinds, fields[1::2], strict=True), int(name.partition("-")[0]) - 1))
+    return list(numbered(zip(kinds, fields[1::2], strict=True), position_of(entry)))
 
 
 def log_events(entries: Iterable[Entry]) -> list[Event]:

@@ -10,11 +10,11 @@ from enum import Enum
 
 from redis.exceptions import OutOfMemoryError
 
-from app.domain.events import TEXT_KINDS, Event, Kind, events_after, numbered
+from app.domain.events import TEXT_KINDS, Event, Kind, events_after, events_between, numbered
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.store import keys
-from app.store.entries import Entry, entry_events, entry_id
+from app.store.entries import Entry, entry_events, entry_id, position_of
 
 
 class Interrupt(Enum):
@@ -72,7 +72,8 @@ class LogWriter:
     @property
     def has_pending(self) -> bool:
         """Is there something for the next commit? While an entry is in flight there is not: one append at a time."""
-        return bool(self._pending) and not self._sent and self.broken is None
+        behind = self.stored < self.live.position
+        return bool(self._pending or behind) and not self._sent and self.broken is None
 
     async def room(self, limit: int) -> None:
         """Wait until fewer than `limit` bytes are unacknowledged, or nothing more can be written."""
@@ -84,9 +85,10 @@ class LogWriter:
         await self.room(1)
 
     def take(self) -> tuple[str, ...]:
-        """Return the command that appends all that is pending as one entry, neighbouring text joined."""
+        """Return the command that appends all that the log has not, as one entry, neighbouring text joined."""
         pieces: list[tuple[Kind, str]] = []
-        for kind, data in self._pending:
+        lost = events_after(self.live.events, self.stored) if self.stored < self.live.position else ()
+        for kind, data in (*((event.kind, event.data) for event in lost), *self._pending):
             if pieces and kind in TEXT_KINDS and pieces[-1][0] == kind:
                 pieces[-1] = (kind, pieces[-1][1] + data)
             else:
@@ -111,7 +113,7 @@ class LogWriter:
             self._break(Interrupt.FENCED)
 
     def reconcile(self, top: Entry | None) -> None:
-        """After a reconnect, compare the log's last entry with what was committed, and go on from there.
+        """After a reconnect, compare the log's last entry with what was written, and go on from there.
 
         An entry that was in flight is committed, or sent again; acknowledged entries that a failover lost are sent
         again from memory, in order; a log that somebody else has written to is left alone.
@@ -121,29 +123,29 @@ class LogWriter:
         if top is None:
             self._break(Interrupt.GONE)
             return
-        events = entry_events(top)
-        end = events[-1].end
-        if events[-1].kind == "end":
+        found = entry_events(top)
+        begin, end = position_of(top), found[-1].end
+        ours = [*self.live.events, *events_after(self._sent, self.live.position)]
+        if events_after(found, begin) != events_between(ours, begin, end):
             self._break(Interrupt.FENCED)
-        elif self._sent and end == self._sent[-1].end and events == self._sent:
-            self._committed()
-        elif end > self.stored:
-            self._break(Interrupt.FENCED)
-        else:
-            unsent = [*events_after(self.live.events, end), *events_after(self._sent, self.live.position)]
-            self._pending[:0] = [(event.kind, event.data) for event in unsent]
-            self._pending_bytes += self._sent_bytes
-            self._sent, self._sent_bytes = [], 0
-            self.stored, self.last_id = end, top[0]
-            if self._pending:
-                self._wake(self)
+            return
+        unsent = events_after(self._sent, max(end, self.live.position))
+        self._pending[:0] = [(event.kind, event.data) for event in unsent]
+        self._pending_bytes += self._sent_bytes if unsent else 0
+        self._sent, self._sent_bytes = [], 0
+        self.stored, self.last_id = end, top[0]
+        self._show(events_between(ours, self.live.position, end))
 
     def _committed(self) -> None:
         sent, self._sent, self._sent_bytes = self._sent, [], 0
         self.last_id = entry_id(self.stored)
         fresh = sent if self.stored == self.live.position else events_after(sent, self.live.position)
         self.stored = sent[-1].end
-        if self._pending:
+        self._show(fresh)
+
+    def _show(self, fresh: list[Event]) -> None:
+        """Hand what is committed to the readers, and see what comes next."""
+        if self.has_pending:
             self._wake(self)
         self._notify()
         if fresh:
