@@ -40,6 +40,8 @@ $(VENV)/development: requirements-dev.txt $(VENV)/runtime
 	@touch $@
 
 $(VENV)/made:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "Parley needs Python 3.11 or newer; there is no $(PYTHON). Try: make PYTHON=python3.12 run" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Parley needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 run" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \

@@ -272,7 +272,7 @@ class Journal:
         loop = asyncio.get_running_loop()
         self._down_since = loop.time()
         self._give_up = loop.call_later(self._outage_seconds, self._interrupt_all)
-        if self._ready is not None and self._ready.done():
+        if self._ready is not None and self._ready.done() and not self._ready.exception():
             log.warning("The store is away (%s); %d answers wait for it.", self._last_error, len(self._writers))
 
     def _came_up(self) -> None:
