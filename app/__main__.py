@@ -42,6 +42,7 @@ async def serve(settings: Settings) -> None:
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.5)
     try:
         await runner.setup()
+        stop = _stop_signals()  # before anybody can know that we listen
         site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
         try:
             await site.start()
@@ -54,7 +55,6 @@ async def serve(settings: Settings) -> None:
         # What is alive now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        stop = _stop_signals()
         await stop.wait()
         stop.clear()
         draining = asyncio.create_task(drain(app, settings.shutdown_grace_seconds))

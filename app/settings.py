@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     context_tokens: int | None = Field(
         None, ge=256, description="the context window; default: what is known of the model, else 8192"
     )
-    upstream_retry_seconds: Seconds = Field(30, description="how long an answer that has not begun is tried again; 0: it is not")
+    upstream_retry_seconds: Seconds = Field(
+        30, description="how long an answer that has not begun is tried again; 0: it is not"
+    )
     connect_timeout_seconds: Seconds = Field(10, description="until the upstream is connected")
     first_token_timeout_seconds: Seconds = Field(120, description="until its first token")
     token_timeout_seconds: Seconds = Field(60, description="between two tokens")

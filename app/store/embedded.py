@@ -8,13 +8,11 @@ import asyncio
 import ctypes
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
@@ -27,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
 from app.domain.startup import StartupError
+from app.store.repair import cut_torn_end
 
 try:
     import fcntl
@@ -49,9 +48,6 @@ PROGRESS_SECONDS = 5.0
 LONGEST_SOCKET_PATH = 103
 #: The server's own log; it says little, and at a start a longer one becomes `valkey.log.1`.
 LONGEST_LOG_BYTES = 1 << 20
-#: What a crash can have left unreadable at the end of the append-only file: more than the writes of some seconds is
-#: damage that a person should look at.
-LONGEST_TORN_BYTES = 4 << 20
 
 _PR_SET_PDEATHSIG = 1
 #: Can the kernel be asked to end a process with its parent? If not, a small guard does it.
@@ -195,7 +191,7 @@ async def _start(
             raise
         await _stop(server, guard)
         said = own_log.read_bytes()[said_before:].decode(errors="replace").strip()
-        if mended or "Bad file format" not in said or not _cut_torn_end(binary, data_dir):
+        if mended or "Bad file format" not in said or not cut_torn_end(binary, data_dir):
             break
     raise StartupError(f"The embedded store did not start: {said.splitlines()[-1] if said else 'it said nothing'}")
 
@@ -291,51 +287,6 @@ async def _progress(client: Redis) -> str:
     except (RedisError, OSError):
         return "it is busy"
     return f"{info.get('loading_loaded_perc', 0)} %, some {info.get('loading_eta_seconds', '?')} seconds to go"
-
-
-def _cut_torn_end(binary: Path, data_dir: Path) -> bool:
-    """Cut what a crash left unreadable at the end of the append-only file, keeping a copy; say whether it was done.
-
-    A write that merely stops short is the server's own matter (`aof-load-truncated`); a power cut can also leave zeros.
-    Blocks: nothing else runs yet.
-    """
-    folder = data_dir / "appendonlydir"
-    try:
-        manifest = (folder / "appendonly.aof.manifest").read_text("utf-8", "replace")
-        *_, last = re.findall(r"^file (\S+) seq \d+ type i", manifest, re.MULTILINE)
-    except (OSError, ValueError):
-        return False
-    # The binary is the checker too, by the name that it is called by. It is given the one file, as with the manifest it
-    # takes the first file's format for damage; where that is what is unreadable, the next start fails and says so.
-    command = ["valkey-check-aof", str(folder / last)]
-    torn = re.search(r", diff=(\d+)", _run(binary, command))
-    if torn is None or not 0 < int(torn[1]) <= LONGEST_TORN_BYTES:
-        return False
-    copy = data_dir / f"appendonlydir.torn-{time.time_ns()}"
-    try:
-        shutil.copytree(folder, copy)
-    except OSError:
-        return False  # without a copy nothing is cut
-    if "Successfully truncated" not in _run(binary, [command[0], "--fix", command[1]]):
-        return False
-    log.warning("The append-only file ended in %s unreadable bytes: cut. As it was: %s.", torn[1], copy)
-    return True
-
-
-def _run(binary: Path, command: list[str]) -> str:
-    try:
-        return subprocess.run(  # noqa: S603 - our own binary and arguments
-            command,
-            executable=binary,
-            input="y\n",
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60,
-            check=False,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 async def _watch(server: Server, guard: Server | None) -> None:

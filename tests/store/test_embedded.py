@@ -16,14 +16,14 @@ import pytest
 from redis.asyncio import Redis
 
 from app.domain.startup import StartupError
-from app.store import embedded
+from app.store import embedded, repair
 from app.store.embedded import embedded_store
 
 #: A service in small: starts the store, says where it is, and waits to be killed.
 HOST = """
 import asyncio, sys
 from pathlib import Path
-from app.store import embedded
+from app.store import embedded, repair
 from app.store.embedded import embedded_store
 embedded._DIES_WITH_PARENT = sys.argv[2] == "kernel" and embedded._DIES_WITH_PARENT
 async def main():
@@ -227,7 +227,7 @@ async def test_an_end_that_a_power_cut_left_unreadable_is_cut_and_a_copy_kept(fo
 async def test_more_damage_than_a_crash_leaves_is_not_touched_and_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "LONGEST_TORN_BYTES", 99)
+    monkeypatch.setattr(repair, "LONGEST_TORN_BYTES", 99)
     async with embedded_store(folder) as url:
         await _set(url, "a", "8")
     (log,) = (folder / "appendonlydir").glob("*.incr.aof")
