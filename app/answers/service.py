@@ -241,10 +241,6 @@ class Answers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def counts(self) -> int:
-        """Return how many answers are written by this process."""
-        return len(self._running)
-
 
 def _ref(text: str) -> MessageRef:
     ref = parse_message_id(text)
