@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint soak lock clean
+.PHONY: help install run test lint bench soak lock clean
 
 help:
 	@echo "make run      serve on http://127.0.0.1:8080/ (installs what it needs first)"
 	@echo "make test     all tests        make lint   format, lint and types"
+	@echo "make bench    what a token costs, beside a pipe that copies bytes"
 	@echo "make soak     random faults for SECONDS=60"
 	@echo "make install  build .venv      make lock   pin the dependencies anew      make clean  remove .venv"
 
@@ -25,6 +26,9 @@ lint: $(VENV)/development
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(VENV)/development
+	$(BIN)/python -m tests.bench.run
 
 soak: $(VENV)/development
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)

@@ -1,0 +1,1 @@
+"""The cost of a token, measured as ratios in one run: see `run.py`."""
