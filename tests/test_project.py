@@ -47,8 +47,12 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     declared = setup["options"]["install_requires"].splitlines()
-    development = "\n".join(setup["options.extras_require"].values()).splitlines()
-    for file, wanted in (("requirements.txt", declared), ("requirements-dev.txt", declared + development)):
+    extras = {name: lines.splitlines() for name, lines in setup["options.extras_require"].items()}
+    for file, wanted in (
+        ("requirements.txt", declared),
+        ("requirements-dev.txt", declared + extras["test"] + extras["lint"]),
+        ("requirements-local-model.txt", extras["local-model"]),
+    ):
         text = (ROOT / file).read_text("utf-8")
         entries = re.split(r"\n(?=\S)", text.strip())
         assert all(re.match(r"[a-z0-9.-]+==\S+", entry) and "--hash=sha256:" in entry for entry in entries)
