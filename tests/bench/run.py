@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bench.load import cpu_seconds
+from tests.support.ports import free_port
 from tests.support.service import ServiceProcess
 
 SAVED = Path(__file__).parents[1] / "output" / "bench.json"
@@ -41,14 +41,6 @@ SCENARIOS = (
     Scenario("S4: 50 as fast as possible", 50, "bench-0-1000"),
     Scenario("S2 with every event cut in two", 100, "bench-50-100-cut"),
 )
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def pinned(core: int, command: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from aiohttp import ClientSession
 
 from tests.faults.conftest import Replicas
+from tests.support.ports import free_port
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.service import ServiceProcess
@@ -84,7 +84,7 @@ async def test_with_replica_nothing_is_shown_that_the_replica_has_not_taken(
 ) -> None:
     # A replica follows over TCP, so the first store listens on a port of its own choice in this test.
     folder = Path(tempfile.mkdtemp(prefix="parley-replica-"))
-    port = _free_port()
+    port = free_port()
     master = StoreProcess(folder, "--port", str(port), "--repl-diskless-sync-delay", "0")
     second = Path(tempfile.mkdtemp(prefix="parley-replica-"))
     follower = StoreProcess(second, "--replicaof", f"127.0.0.1 {port}")
@@ -113,10 +113,3 @@ async def test_with_replica_nothing_is_shown_that_the_replica_has_not_taken(
             process.close()
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(second, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

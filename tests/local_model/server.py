@@ -7,7 +7,6 @@ parameters) is a toy: it forgets, repeats itself and makes things up.
 import argparse
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,18 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tests.support.ports import free_port
+
 MODEL = "local-model"
 CONTEXT_TOKENS = 8192
 #: Loading takes a second or two; a machine that is busy may need longer.
 READY_SECONDS = 60
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def model_file() -> Path:

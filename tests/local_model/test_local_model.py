@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import ClientSession, CookieJar
 
-from tests.local_model.server import CONTEXT_TOKENS, MODEL, READY_SECONDS, free_port
+from tests.local_model.server import CONTEXT_TOKENS, MODEL, READY_SECONDS
+from tests.support.ports import free_port
 from tests.support.reader import Reader
 from tests.support.service import ROOT, ServiceProcess
 
