@@ -147,6 +147,31 @@ async def test_a_runner_that_was_only_asleep_finds_its_answer_ended_and_writes_n
     assert after.text == "Echo: go on"
 
 
+async def test_a_runner_that_wakes_with_nothing_but_its_end_to_write_hands_on_the_end_of_the_other(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
+) -> None:
+    async with asyncio.timeout(40):
+        one, two = await replicas(2)
+        gate = upstream.gate()
+        upstream.reply(["one "], gate=gate)
+        gate.release()
+        reader = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=5)
+            watcher = reader.again()
+            one.signal(signal.SIGSTOP)
+            await watcher.finish(session, two.url)
+            key = f"chat:{{{reader.conversation.removeprefix('conv_')}}}:events:2"
+            before = await own_redis.dump(key)
+            gate.open()
+            one.signal(signal.SIGCONT)
+            await reader.read(response)
+        assert (reader.text, reader.end) == (watcher.text, watcher.end)
+        assert reader.end is not None
+        assert reader.end["status"] == "interrupted"
+        assert await own_redis.dump(key) == before
+
+
 async def test_a_runner_that_was_asleep_writes_nothing_into_a_log_that_has_expired(
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
 ) -> None:

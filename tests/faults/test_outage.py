@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import ClientSession
 
 from tests.faults.conftest import Replicas
+from tests.support.proxy import Proxy
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
 from tests.support.store import StoreProcess
@@ -72,6 +73,54 @@ async def test_an_outage_longer_than_the_lease_ends_nothing(
         assert taken.text == "".join(WORDS)
         assert taken.end is not None
         assert taken.end["status"] == "completed"
+
+
+async def test_a_runner_that_comes_back_after_its_lease_and_within_another_one_is_not_taken_for_dead(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    """Redis is away for the runner alone: others see that the lease has lapsed, and give it another one's time."""
+    async with asyncio.timeout(60), Proxy(str(own_store.socket)) as proxy:
+        (one,) = await replicas(1, lease_seconds=2, redis_url=f"redis://{proxy.address}")
+        (two,) = await replicas(1, lease_seconds=2)
+        gate = upstream.gate()
+        upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = await _begin(session, one.url, until=7)
+        elsewhere = reader.again()
+        reading = asyncio.create_task(elsewhere.resume(session, two.url))
+        await elsewhere.begun()
+        proxy.accepting = False
+        proxy.cut()
+        await asyncio.sleep(3.4)  # the outage itself: the lease is gone after 2 s, and doubted at 3 s at the latest
+        proxy.accepting = True
+        gate.open()
+        await reading
+    assert elsewhere.text == "".join(WORDS)
+    assert elsewhere.end is not None
+    assert elsewhere.end["status"] == "completed"
+
+
+async def test_a_post_whose_reply_from_redis_is_lost_is_stored_and_asked_once(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess, own_redis: Any
+) -> None:
+    async with asyncio.timeout(60), Proxy(str(own_store.socket)) as proxy:
+        (service,) = await replicas(1, redis_url=f"redis://{proxy.address}")
+        async with session.get(f"{service.url}/conversations"):
+            pass
+        proxy.flowing.clear()
+        body, headers = {"content": "Hi"}, {"Idempotency-Key": "k"}
+        posting = asyncio.create_task(session.post(f"{service.url}/messages", json=body, headers=headers))
+        while not await own_redis.keys("chat:*"):  # stored, and nobody has heard of it
+            await asyncio.sleep(0.01)
+        proxy.cut()
+        proxy.flowing.set()
+        reader = Reader()
+        async with await posting as response:
+            await reader.read(response)
+        assert (reader.text, reader.end and reader.end["status"]) == ("Echo: Hi", "completed")
+        async with session.get(f"{service.url}/conversations/{reader.conversation}") as response:
+            assert len((await response.json())["messages"]) == 2
+    assert len(upstream.requests) == 1
 
 
 async def test_entries_that_were_acknowledged_and_then_lost_are_written_again_from_memory(

@@ -21,9 +21,11 @@ class Proxy:
         self.cut_after: int | None = None
         #: Bytes towards the client in one write; None: as they come.
         self.split: int | None = None
-        #: Nothing passes while it is cleared.
+        #: Nothing passes towards the client while it is cleared: requests arrive, replies don't.
         self.flowing = asyncio.Event()
         self.flowing.set()
+        #: New connections are refused while it is False.
+        self.accepting = True
 
     def cut(self) -> None:
         """Reset all connections that are open."""
@@ -49,6 +51,9 @@ class Proxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if not self.accepting:
+            writer.transport.abort()
+            return
         self._pumps.add(task)
         self._writers.add(writer)
         try:
@@ -60,8 +65,8 @@ class Proxy:
                     there = await asyncio.open_connection(host, int(port))
                 self._writers.add(there[1])
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._pump(reader, there[1], None))
-                    group.create_task(self._pump(there[0], writer, self.cut_after))
+                    group.create_task(self._pump(reader, there[1], None, held=False))
+                    group.create_task(self._pump(there[0], writer, self.cut_after, held=True))
         except* OSError:
             pass
         finally:
@@ -70,10 +75,13 @@ class Proxy:
                 end.transport.abort()
             self._pumps.discard(task)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, cut_after: int | None) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, cut_after: int | None, *, held: bool
+    ) -> None:
         sent = 0
         while data := await source.read(65536):
-            await self.flowing.wait()
+            if held:
+                await self.flowing.wait()
             if cut_after is not None and sent + len(data) >= cut_after:
                 sink.write(data[: cut_after - sent])
                 await sink.drain()
