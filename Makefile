@@ -30,7 +30,7 @@ lint: $(VENV)/development
 	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/development
-	$(BIN)/python -m tests.bench.run
+	$(BIN)/python -m tests.bench.run $(ARGS)
 
 soak: $(VENV)/development
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)

@@ -1,1 +1,1 @@
-"""The cost of a token, measured as ratios in one run: see `run.py`."""
+"""What a delivered token costs, measured beside yardsticks in the same run: `make bench`; see `run.py`."""

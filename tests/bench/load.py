@@ -1,103 +1,130 @@
-"""The readers, in a process of their own: asks many times at once, checks every text, prints what it saw as JSON.
+"""The readers, in a process of their own: `python -m tests.bench.load JOB`, JSON in and JSON out.
 
-`python -m tests.bench.load KIND URL PIDS STREAMS MODEL`: KIND is `parley` or `openai` (the form of the stream), PIDS
-those (separated by commas) whose CPU time is counted.
+They ask for many answers, keep what comes, and only afterwards look at it: every text is compared with what the upstream sent.
 """
 
 import asyncio
 import json
-import os
-import statistics
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise, takewhile
+from typing import Any
 
-import aiohttp
 import uvloop
 
-from tests.bench.upstream import text
+from tests.bench.dialects import DIALECTS
+from tests.bench.processes import Use, cpu
+from tests.bench.script import Script
+from tests.bench.wire import Response, connect, request
+
+#: What a server still does when all has arrived counts too.
+SETTLE_SECONDS = 0.2
+HEADERS = {"Accept": "text/event-stream"}
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """Return the CPU time that processes have used so far."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`streams` answers of a model, asked for at `url` in a dialect; the requests are spread evenly over `spread` seconds.
+
+    `pid` is the process whose tree is measured, 0 for none.
+    """
+
+    dialect: str
+    url: str
+    pid: int
+    streams: int
+    model: str
+    spread: float = 0
 
 
 class Stream:
-    """One answer: its text, and when its pieces came."""
+    """One answer, as it was read: None where nothing could be asked."""
 
-    def __init__(self, kind: str) -> None:
-        self._native = kind == "parley"
-        self.text = ""
-        self.first = 0.0
-        self.gaps: list[float] = []
+    def __init__(self, job: Job) -> None:
+        self._dialect = DIALECTS[job.dialect]
+        self._script = Script.of(job.model)
+        self._url = job.url
+        self.response: Response | None = None
+        self.error = ""
 
-    async def read(self, session: aiohttp.ClientSession, url: str, model: str) -> None:
-        """Ask and read to the end."""
-        body = {"content": "Hi"} if self._native else {"model": model, "messages": []}
-        began = last = time.perf_counter()
-        pieces: list[bytes] = []
-        async with session.post(url, json=body) as response:
-            response.raise_for_status()
-            async for chunk in response.content.iter_any():
-                now = time.perf_counter()
-                if self.first == 0.0 and self._has_text(chunk):
-                    self.first = now - began
-                elif self.first:
-                    self.gaps.append(now - last)
-                last = now
-                pieces.append(chunk)
-        self.text = self._text(b"".join(pieces).decode())
+    async def read(self, begin: float) -> None:
+        """Ask when it is time, and read to the end."""
+        await asyncio.sleep(max(0.0, begin - time.perf_counter()))
+        try:
+            connection = await connect(self._url)
+            self.response = await connection.ask(
+                request("POST", self._url, self._dialect.question(self._script), HEADERS)
+            )
+            connection.close()
+        except OSError as error:
+            self.error = str(error)
 
-    def _has_text(self, chunk: bytes) -> bool:
-        return b"data: w0" in chunk if self._native else b'"w0' in chunk
+    def seen(self) -> dict[str, Any]:
+        """Return what came: times in seconds, and counts from the first token on."""
+        response = self.response
+        if response is None or response.status != 200:
+            return {"wrong": self.error or str(response and response.head)}
+        told = self._dialect.told(response.body.decode("utf-8", "replace"))
+        if told.text != self._script.text or not told.ended:
+            return {"wrong": f"{len(told.text)} characters, not those {len(self._script.text)} of the upstream"}
+        start = response.raw.index(b"w0")
+        times = [moment for moment, come in response.reads if come > start]
+        before = list(takewhile(lambda chunk: b"w0" not in chunk, response.chunks))
+        return {
+            "first": times[0] - response.asked,
+            "gaps": [later - earlier for earlier, later in pairwise(times)],
+            "reads": len(times),
+            "writes": len(response.chunks) - len(before),
+            "events": told.events,
+        }
 
-    def _text(self, body: str) -> str:
-        frames = body.split("\n\n")
-        if self._native:
-            plain = [frame for frame in frames if frame.startswith("id: ")]
-            return "".join(frame.partition("\ndata: ")[2] for frame in plain)
-        chunks = [json.loads(frame[6:]) for frame in frames if frame.startswith("data: {")]
-        return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
 
-
-def percentile(values: list[float], share: float) -> float:
-    """Return a percentile in milliseconds."""
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return a percentile of seconds, in milliseconds; 0 of nothing."""
     ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 1) if ordered else 0.0
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 2) if ordered else 0.0
 
 
-async def load(kind: str, url: str, pids: list[int], count: int, model: str) -> dict[str, float]:
-    """Run all streams at once and return what was seen."""
-    tokens = int(model.split("-")[2])
-    streams = [Stream(kind) for _ in range(count)]
-    timeout = aiohttp.ClientTimeout(total=None)
-    connector, jar = aiohttp.TCPConnector(limit=0), aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as session:
-        before = cpu_seconds(pids)
-        await asyncio.gather(*(stream.read(session, url, model) for stream in streams))
-        used = cpu_seconds(pids) - before
-    gaps = [gap for stream in streams for gap in stream.gaps]
-    return {
-        "us_per_token": round(used / count / tokens * 1e6, 1),
-        "wrong": sum(stream.text != text(tokens) for stream in streams),
-        "first_p50_ms": percentile([stream.first for stream in streams], 0.5),
-        "first_p99_ms": percentile([stream.first for stream in streams], 0.99),
-        "gap_p99_ms": percentile(gaps, 0.99),
-        "reads_per_token": round(statistics.fmean(len(stream.gaps) for stream in streams) / tokens, 2),
+async def load(job: Job) -> dict[str, Any]:
+    """Read all streams of a job, and return what was seen."""
+    streams = [Stream(job) for _ in range(job.streams)]
+    before, began, own = cpu(job.pid), time.perf_counter(), time.process_time()
+    begins = [began + job.spread * number / job.streams for number in range(job.streams)]
+    await asyncio.gather(*(stream.read(begin) for stream, begin in zip(streams, begins, strict=True)))
+    seconds, busy = time.perf_counter() - began, time.process_time() - own
+    await asyncio.sleep(SETTLE_SECONDS)
+    used = cpu(job.pid).since(before)
+    return summary(job, [stream.seen() for stream in streams], used) | {
+        "seconds": round(seconds, 2),
+        "readers_busy": round(busy / seconds, 2),
     }
 
 
-def main() -> None:
-    """Run as a command."""
-    kind, url, pids, count, model = sys.argv[1:6]
-    counted = [int(pid) for pid in pids.split(",") if pid]
-    print(json.dumps(uvloop.run(load(kind, url, counted, int(count), model))))
+def summary(job: Job, seen: Sequence[dict[str, Any]], used: Use) -> dict[str, Any]:
+    """Return the figures of all streams together."""
+    right = [stream for stream in seen if "wrong" not in stream]
+    wrong = [stream["wrong"] for stream in seen if "wrong" in stream]
+    tokens = Script.of(job.model).tokens
+    delivered = max(1, len(right) * tokens)
+    firsts = [stream["first"] for stream in right]
+    return {
+        "wrong": len(wrong),
+        "wrong_for_example": wrong[:1],
+        "us_per_token": used.own / (job.streams * tokens) * 1e6,
+        "store_us_per_token": used.store / (job.streams * tokens) * 1e6,
+        "first_p50_ms": percentile(firsts, 0.5),
+        "first_p99_ms": percentile(firsts, 0.99),
+        "gap_p99_ms": percentile([gap for stream in right for gap in stream["gaps"]], 0.99),
+        **{f"{what}_per_token": sum(s[what] for s in right) / delivered for what in ("reads", "writes", "events")},
+    }
+
+
+def argument(job: Job) -> str:
+    """Return a job as the command's argument."""
+    return json.dumps(asdict(job))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(uvloop.run(load(Job(**json.loads(sys.argv[1]))))))

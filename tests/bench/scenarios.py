@@ -1,0 +1,60 @@
+"""What is measured by default, and the sizes of it."""
+
+from collections.abc import Iterator
+
+from tests.bench.script import Script
+from tests.bench.streams import Streams
+
+
+def scenarios(*, quick: bool = False) -> Iterator[Streams]:
+    """Yield all scenarios; `quick`: shorter answers, no FastAPI stack."""
+    part = 5 if quick else 1
+    stack = not quick
+    yield Streams(
+        name="S2",
+        title="100 streams of 50 tokens/s",
+        streams=100,
+        script=Script(250 // part, 50),
+        spread=1,
+        herd=25,
+        stack=stack,
+        cpu_goal="1.0 x pipe",
+        first_goal="+2 / +10",
+        gap_goal="+10",
+    )
+    yield Streams(
+        name="S3",
+        title="500 streams of 30 tokens/s",
+        streams=500,
+        script=Script(250 // part, 30),
+        spread=1,
+        herd=15,
+        stack=stack,
+        cpu_goal="1.0 x pipe",
+        first_goal="p99 +30",
+    )
+    yield Streams(
+        name="S4",
+        title="50 streams as fast as possible",
+        streams=50,
+        script=Script(1000),
+        stack=stack,
+        cpu_goal="1.5 x pipe",
+    )
+    yield Streams(
+        name="S4-paced",
+        title="50 streams of 400 tokens/s, 8 in each write",
+        streams=50,
+        script=Script(1600 // part, 400, 8),
+        spread=1,
+        stack=False,
+        cpu_goal="1.5 x pipe",
+    )
+    yield Streams(
+        name="cut",
+        title="100 streams of 50 tokens/s, each write cut anywhere",
+        streams=100,
+        script=Script(100 // part, 50, 1, "cut"),
+        spread=1,
+        stack=False,
+    )

@@ -1,0 +1,53 @@
+"""The figures as one table, in the form in which the README shows it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+HEAD = ("", "upstream itself", "byte pipe", "FastAPI stack", "Parley", "Parley / pipe", "goal")
+
+
+class Row(NamedTuple):
+    """One figure: of whoever has it, in words; `ratio` of Parley's to the pipe's."""
+
+    what: str
+    parley: str
+    pipe: str = ""
+    stack: str = ""
+    upstream: str = ""
+    ratio: str = ""
+    goal: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells in the table's order."""
+        return (self.what, self.upstream, self.pipe, self.stack, self.parley, self.ratio, self.goal)
+
+
+class Result(NamedTuple):
+    """What a scenario found: rows of the table, plain figures by name to be saved and compared, and wrong answers."""
+
+    rows: list[Row]
+    figures: dict[str, float]
+    wrong: int = 0
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return a table in Markdown."""
+    lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def number(value: float) -> str:
+    """Return a figure with the digits that mean something."""
+    return f"{value:.0f}" if abs(value) >= 20 else f"{value:.1f}" if abs(value) >= 3 else f"{value:.2f}"
+
+
+def changes(figures: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> list[str]:
+    """Return a sentence for each figure that was saved before too, of the same scenario."""
+    lines = []
+    for scenario, many in figures.items():
+        for name, value in many.items():
+            was = before.get(scenario, {}).get(name)
+            if was is not None:
+                change = f" ({(value / was - 1) * 100:+.0f} %)" if was else ""
+                lines.append(f"{scenario} {name}: {number(value)}, was {number(was)}{change}")
+    return lines

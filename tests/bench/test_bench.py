@@ -1,0 +1,33 @@
+"""The measurements run, and see a wrong answer; what they measure is not looked at."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bench.run import bench
+from tests.bench.script import Script
+from tests.bench.streams import Streams
+
+
+def _tiny(how: str, herd: int = 0) -> Streams:
+    script = Script(6, 100, 1, how)
+    return Streams(name="tiny", title="2 streams", streams=2, script=script, spread=0.01, herd=herd, stack=False)
+
+
+async def test_a_run_prints_a_table_without_a_wrong_answer_and_saves_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "bench.json"
+    assert await bench([_tiny("cut", herd=3)], 1, saved) == 0
+    table = capfd.readouterr().out
+    assert "| wrong answers | 0 | 0 |  | 0 |  | 0 |" in table
+    assert len({line.count(" | ") for line in table.splitlines() if line.startswith("|")}) == 1
+    figures = json.loads(saved.read_text())["figures"]["tiny"]
+    assert figures["parley_us_per_token"] > 0
+    assert figures["pipe_us_per_token"] > 0
+
+
+async def test_an_answer_that_is_not_the_expected_one_is_counted(tmp_path: Path) -> None:
+    # Two streams at each of the upstream itself, the pipe and Parley.
+    assert await bench([_tiny("wrong")], 1, tmp_path / "bench.json") == 6
