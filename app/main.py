@@ -26,6 +26,7 @@ from app.web.bodies import BODY_TIMEOUT
 from app.web.conversations import ConversationRoutes
 from app.web.docs import DocsRoutes
 from app.web.messages import MessageRoutes
+from app.web.page import PageRoutes
 from app.web.problems import name_response, problems
 from app.web.service import ServiceRoutes
 from app.web.streams import Streams
@@ -116,6 +117,7 @@ async def _parts(settings: Settings, app: web.Application) -> AsyncIterator[None
             ConversationRoutes(conversations),
             ServiceRoutes(answers, conversations, model_owner),
             DocsRoutes(),
+            PageRoutes(),
         ):
             app.router.add_routes(routes.routes())
         yield

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from app.domain.events import dump
 from app.web.openapi import document
+from app.web.security import DOCS_HEADERS
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -31,7 +31,7 @@ class DocsRoutes:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
-        return [web.get("/openapi.json", self.openapi), web.get("/docs", self.docs), web.get("/", self.home)]
+        return [web.get("/openapi.json", self.openapi), web.get("/docs", self.docs)]
 
     async def openapi(self, _: web.Request) -> web.Response:
         """`GET /openapi.json`."""
@@ -40,13 +40,6 @@ class DocsRoutes:
     async def docs(self, _: web.Request) -> web.Response:
         """`GET /docs`."""
         return _html(self._page)
-
-    async def home(self, _: web.Request) -> web.Response:
-        """`GET /`: a word of welcome, until there is a page."""
-        return _html(
-            b"<!doctype html><html lang=en><meta charset=utf-8><title>Parley</title><h1>Parley is running</h1>"
-            b"<p>There is no page here yet. <a href=/docs>The documentation</a> shows what to send.</p>"
-        )
 
 
 def _version() -> str:
@@ -57,12 +50,7 @@ def _version() -> str:
 
 
 def _html(page: bytes) -> web.Response:
-    headers = {
-        "Content-Security-Policy": _POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
-    return web.Response(body=page, content_type="text/html", charset="utf-8", headers=headers)
+    return web.Response(body=page, content_type="text/html", charset="utf-8", headers=DOCS_HEADERS)
 
 
 def _page(api: dict[str, Any]) -> str:
