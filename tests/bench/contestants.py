@@ -23,8 +23,8 @@ from tests.support.store import StoreProcess
 
 log = logging.getLogger("bench")
 
-#: The Python that has the FastAPI stack, where `make bench` could install it.
-STACK_PYTHON = ROOT / ".venv" / "bench" / "bin" / "python"
+#: The venv that has the FastAPI stack, where `make bench` could install it.
+STACK = ROOT / ".venv" / "bench"
 RUN_SECONDS = 300
 #: No limit is reached, and each one is counted: what it costs belongs to the service.
 NO_LIMITS = {
@@ -75,6 +75,11 @@ class Arena:
         return seen
 
 
+def stack_installed() -> bool:
+    """Can the FastAPI stack be measured?"""
+    return (STACK / "installed").exists()
+
+
 @asynccontextmanager
 async def arena(scripts: Sequence[Script], *, stack: bool = False, **settings: Any) -> AsyncIterator[Arena]:
     """Start all, warm them up, and end them with the block. `stack`: the FastAPI stack too, where it is installed."""
@@ -88,7 +93,7 @@ async def arena(scripts: Sequence[Script], *, stack: bool = False, **settings: A
         with (
             _running(OTHER_CORE, [sys.executable, "-m", "tests.bench.upstream", str(up)]),
             _running(SERVER_CORE, [sys.executable, "-m", "tests.bench.pipe", str(pipe), f"{upstream}/v1"]) as pipe_pid,
-            _stack(folder, f"{upstream}/v1") if stack and STACK_PYTHON.exists() else nullcontext() as stack_found,
+            _stack(folder, f"{upstream}/v1") if stack and stack_installed() else nullcontext() as stack_found,
         ):
             await _listening(up)
             await _listening(pipe)
@@ -143,8 +148,9 @@ def _stack(folder: Path, base: str) -> Iterator[Contestant]:
     store = StoreProcess(redis)
     store.spawn()
     try:
-        pin_store = [str(STACK_PYTHON), str(Path(__file__).with_name("fastapi_stack.py"))]
-        with _running(SERVER_CORE, [*pin_store, str(port), base, store.url]) as pid:
+        program = Path(__file__).with_name("fastapi_stack.py")
+        command = [str(STACK / "bin" / "python"), str(program), str(port), base, store.url]
+        with _running(SERVER_CORE, command) as pid:
             yield Contestant("stack", f"http://127.0.0.1:{port}/messages", "stack", pid)
     finally:
         store.close()

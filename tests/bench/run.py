@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.bench.contestants import STACK_PYTHON
+from tests.bench.contestants import stack_installed
 from tests.bench.machine import description
 from tests.bench.processes import CORES, raise_limits
 from tests.bench.scenarios import scenarios
@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = [scenario for scenario in chosen if scenario.name.lower() in names]
     if len(CORES) < 2:
         log.warning("There is one core only: servers and readers share it, and times say little.")
-    if not STACK_PYTHON.exists() and not options.quick:
-        log.warning("Without the FastAPI stack, which is not installed in %s.", STACK_PYTHON.parents[1])
+    if not stack_installed() and not options.quick:
+        log.warning("Without the FastAPI stack, which is not installed: `make bench` installs it.")
     raise_limits()
     return 1 if asyncio.run(bench(chosen, 1 if options.quick else options.rounds)) else 0
 
