@@ -4,7 +4,8 @@ What arrives while a commit is in flight forms the next one; there is no timer, 
 once and a busy one commits many together. Nothing is shown to a reader before its commit was acknowledged, as durably
 as `DURABILITY` asks for. After a lost connection every writer's log is compared with what it had committed.
 
-redis-py's `Connection` with packed commands, not its pipeline object: the object costs some 30 microseconds a token.
+A commit is no task's work: the acknowledgement's callback hands the events to the readers, and sends what has come
+meanwhile. The task `_run` connects, recovers, and otherwise waits for the link to break.
 """
 
 import asyncio
@@ -14,8 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from redis.asyncio.connection import Connection
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from app.domain.errors import StoreUnavailable
 from app.domain.ids import MessageRef
@@ -23,6 +24,7 @@ from app.domain.live_log import LiveLog
 from app.domain.startup import StartupError
 from app.store import keys
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, is_passing, pack, store_errors
+from app.store.link import Link, link
 from app.store.log_writer import Interrupt, LogWriter
 from app.store.scripts import JOURNALED, Script
 
@@ -51,6 +53,15 @@ class _Command(NamedTuple):
     done: Callable[[Any], None]
 
 
+class _Commit(NamedTuple):
+    """What is in flight, in the order of its replies."""
+
+    calls: list[_Call]
+    writers: list[LogWriter]
+    beats: list[_Command]
+    since: float
+
+
 class Journal:
     """Commits for all runners of the process. `start` it before use; `close` it when no writer is open any more."""
 
@@ -67,13 +78,17 @@ class Journal:
             "fsync": pack("WAITAOF", 1, 0, outage_ms),
             "replica": pack("WAIT", 1, outage_ms),
         }[durability]
+        self._waits = 1 if self._wait else 0  # replies that it adds
+        self._loop: asyncio.AbstractEventLoop
         self._commit_seconds = REPLY_SECONDS + (outage_seconds if self._wait else 0)
         self._writers: dict[MessageRef, LogWriter] = {}
         self._dirty: dict[LogWriter, None] = {}
         self._calls: deque[_Call] = deque()
         self._beats = 0
         self._beat_due = False
-        self._idle: asyncio.Future[None] | None = None
+        self._link: Link | None = None
+        self._scheduled = False
+        self._in_flight: _Commit | None = None
         self._down_since: float | None = None
         self._last_error = "no answer"
         self._give_up: asyncio.TimerHandle | None = None
@@ -82,7 +97,8 @@ class Journal:
 
     async def start(self) -> None:
         """Connect; raise StartupError where the store cannot be reached or cannot do what is asked of it."""
-        self._ready = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()  # kept, as asking for it is a system call (getpid) up to Python 3.11
+        self._ready = self._loop.create_future()
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._beat())]
         try:
             async with asyncio.timeout(REPLY_SECONDS):
@@ -153,68 +169,106 @@ class Journal:
         delay, longest = RECONNECT_SECONDS
         while True:
             try:
-                async with self._connector.connection() as connection:
-                    await self._recover(connection)
+                async with link(self._connector) as connected:
+                    await self._recover(connected)
                     delay = RECONNECT_SECONDS[0]
-                    await self._serve(connection)
+                    self._link = connected
+                    self._wake()
+                    await connected.ended()
             except (*CONNECTION_ERRORS, RedisError, _Outage) as error:
                 self._went_down(error)
+            except Exception as error:  # a defect: every writer is reconciled, and it goes on
+                log.exception("The journal failed.")
+                self._went_down(error)
+            finally:
+                self._link = None
+                self._take_back()
             # Full jitter, and never longer than half a second: a runner has to be back before its lease is doubted.
             await asyncio.sleep(random.uniform(0, delay))  # noqa: S311 - no secret
             delay = min(delay * 2, longest)
 
-    async def _recover(self, connection: Connection) -> None:
+    async def _recover(self, connected: Link) -> None:
         """Load the scripts, take the leases again, and bring every writer to where its log stands."""
         writers = [writer for writer in self._writers.values() if writer.broken is None]
         packed = [pack("SCRIPT", "LOAD", script.text) for script in JOURNALED]
         for writer in writers:
             packed.append(self._renewal(writer))
             packed.append(pack("XREVRANGE", writer.key, "+", "-", "COUNT", 1))
-        replies = await self._exchange(connection, packed)
+        async with asyncio.timeout(self._commit_seconds):
+            replies = await connected.exchange(b"".join((*packed, self._wait)), len(packed) + self._waits)
+        self._check(replies)
         for script, reply in zip(JOURNALED, replies, strict=False):
             if reply != script.sha:
                 self._refuse(
                     f"The store cannot run this service's scripts: it needs Redis or Valkey 7.0 or newer ({reply})."
                 )
-        tops = replies[len(JOURNALED) + 1 :: 2]
-        for writer, top in zip(writers, tops, strict=False):
+        tops = replies[len(JOURNALED) + 1 : len(packed) : 2]
+        for writer, top in zip(writers, tops, strict=True):
             writer.reconcile(top[0] if top else None)
         self._came_up()
 
-    async def _serve(self, connection: Connection) -> None:
-        while True:
-            if not (self._calls or self._dirty or self._beat_due):
-                self._idle = asyncio.get_running_loop().create_future()
-                await self._idle
-            commands: list[_Command] = []
-            calls, self._calls = self._calls, deque()
-            dirty, self._dirty = self._dirty, {}
-            commands += [_Command(call.packed, _deliver(call.reply)) for call in calls if not call.reply.done()]
-            commands += [_Command(pack(*writer.take()), writer.acknowledged) for writer in dirty if writer.has_pending]
-            if self._beat_due:
-                self._beat_due = False
-                commands += self._beat_commands()
-            try:
-                replies = await self._exchange(connection, [command.packed for command in commands])
-            except BaseException:
-                self._calls = deque(call for call in (*calls, *self._calls) if not call.reply.done())
-                raise
-            for command, reply in zip(commands, replies, strict=False):
-                command.done(reply)
+    def _wake(self) -> None:
+        """See to it that there is a commit: once all that this turn of the loop brings is there, or after that in flight."""
+        if not self._scheduled and self._link is not None and not self._link.busy:
+            self._scheduled = True
+            self._loop.call_soon(self._commit)
 
-    async def _exchange(self, connection: Connection, packed: list[bytes]) -> list[Any]:
-        """Send commands and return their replies, error replies among them, once they are as durable as asked for."""
-        if not packed:
-            return []
-        count = len(packed)
-        async with asyncio.timeout(self._commit_seconds):
-            if self._wait:
-                packed = [*packed, self._wait]
-            await connection.send_packed_command([b"".join(packed)], check_health=False)
-            replies = [await _reply(connection) for _ in range(count)]
-            if self._wait:
-                self._check_durability(await _reply(connection))
-        return replies
+    def _commit(self) -> None:
+        """Send all that has come since the last commit."""
+        self._scheduled = False
+        connected = self._link
+        if connected is None or connected.busy:
+            return
+        calls = [call for call in self._calls if not call.reply.done()]
+        self._calls.clear()
+        writers = [writer for writer in self._dirty if writer.has_pending]
+        self._dirty.clear()
+        packed = [call.packed for call in calls]
+        packed += [pack(*writer.take()) for writer in writers]
+        beats: list[_Command] = []
+        if self._beat_due:
+            self._beat_due = False
+            beats = self._beat_commands()
+            packed += [command.packed for command in beats]
+        if packed:
+            self._in_flight = _Commit(calls, writers, beats, self._loop.time())
+            packed.append(self._wait)
+            connected.send(b"".join(packed), len(packed) - 1 + self._waits, self._acknowledged)
+
+    def _acknowledged(self, replies: list[Any]) -> None:
+        """Take the replies of the commit that was in flight. Raises _Outage where they tell of one."""
+        assert self._in_flight is not None
+        self._check(replies)
+        calls, writers, beats, _ = self._in_flight
+        self._in_flight = None
+        if calls or beats:
+            for call, reply in zip(calls, replies, strict=False):
+                _deliver(call.reply, reply)
+            first_beat = len(calls) + len(writers)
+            for command, reply in zip(beats, replies[first_beat:], strict=False):
+                command.done(reply)
+            replies = replies[len(calls) : first_beat]
+        for writer, reply in zip(writers, replies, strict=False):
+            writer.acknowledged(reply)
+        if self._dirty or self._calls:
+            self._wake()
+
+    def _check(self, replies: list[Any]) -> None:
+        """Raise _Outage where a reply speaks of the server's state, or the commit is not as durable as asked for."""
+        for reply in replies:
+            if isinstance(reply, Exception):
+                if isinstance(reply, NoScriptError):
+                    raise _Outage("the scripts are gone") from reply  # connecting again loads them
+                if not isinstance(reply, ResponseError) or is_passing(reply):
+                    raise _Outage(str(reply)) from reply
+        if self._wait:
+            self._check_durability(replies[-1])
+
+    def _take_back(self) -> None:
+        """Queue the calls of a commit that was lost again; what the writers had in flight, they know themselves."""
+        lost, self._in_flight = self._in_flight, None
+        if lost is not None:
+            self._calls.extendleft(call for call in reversed(lost.calls) if not call.reply.done())
 
     def _check_durability(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):
@@ -239,6 +293,10 @@ class Journal:
             if self._writers:
                 self._beat_due = True
                 self._wake()
+            # Looked at here, as a timer for each commit would cost more than the commit.
+            since = self._in_flight.since if self._in_flight is not None else self._loop.time()
+            if self._loop.time() - since > self._commit_seconds and self._link is not None:
+                self._link.fail(RedisConnectionError("a commit was not answered in time"))
 
     def _beat_commands(self) -> list[_Command]:
         renew = self._beats % self._lease_beats == 0
@@ -261,17 +319,12 @@ class Journal:
         self._dirty[writer] = None
         self._wake()
 
-    def _wake(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-
     def _went_down(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
         if self._down_since is not None:
             return
-        loop = asyncio.get_running_loop()
-        self._down_since = loop.time()
-        self._give_up = loop.call_later(self._outage_seconds, self._interrupt_all)
+        self._down_since = self._loop.time()
+        self._give_up = self._loop.call_later(self._outage_seconds, self._interrupt_all)
         if self._ready is not None and self._ready.done() and not self._ready.exception():
             log.warning("The store is away (%s); %d answers wait for it.", self._last_error, len(self._writers))
 
@@ -279,7 +332,7 @@ class Journal:
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
         elif self._down_since is not None:
-            log.warning("The store is back after %.1f s.", asyncio.get_running_loop().time() - self._down_since)
+            log.warning("The store is back after %.1f s.", self._loop.time() - self._down_since)
         self._down_since = None
         if self._give_up is not None:
             self._give_up.cancel()
@@ -289,28 +342,12 @@ class Journal:
             writer.interrupt(Interrupt.OUTAGE)
 
 
-async def _reply(connection: Connection) -> Any:
-    try:
-        return await connection.read_response()
-    except OutOfMemoryError as error:
-        return error
-    except NoScriptError as error:
-        raise _Outage("the scripts are gone") from error  # connecting again loads them
-    except ResponseError as error:
-        if is_passing(error):
-            raise _Outage(str(error)) from error
-        return error
-
-
-def _deliver(future: asyncio.Future[Any]) -> Callable[[Any], None]:
-    def deliver(reply: Any) -> None:
-        if not future.done():
-            if isinstance(reply, Exception):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
-
-    return deliver
+def _deliver(future: asyncio.Future[Any], reply: Any) -> None:
+    if not future.done():
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
 
 
 def _stop_mark(writer: LogWriter) -> Callable[[Any], None]:

@@ -6,22 +6,24 @@ Source of the wire form: https://platform.openai.com/docs/api-reference/chat/cre
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import msgspec
 from multidict import CIMultiDict
 
 from app.domain.errors import UpstreamAnswerTimeout, UpstreamBadResponse, UpstreamCut, UpstreamError
-from app.upstream.body import Body
 from app.upstream.deadlines import Deadlines
 from app.upstream.decoder import Decoder
 from app.upstream.deltas import Delta
-from app.upstream.failures import Redactor, context_too_long, of_request, of_status
+from app.upstream.direct import DirectTransport
+from app.upstream.failures import Redactor, context_too_long, of_status
+from app.upstream.general import GeneralTransport
+from app.upstream.transport import Reply, Transport, linger, read_at_most
 
 log = logging.getLogger("parley.upstream")
 
@@ -31,10 +33,9 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 #: models, in seconds.
 ERROR_BODY_SECONDS = 2.0
 MODELS_SECONDS = 15.0
-#: What aiohttp reads ahead of the consumer, in bytes: 2,000 answers that wait for the store hold 256 MB at most.
-READ_AHEAD_BYTES = 64 * 1024
 
 _OK: Final = 200
+_VISIBLE: Final = re.compile(r"[!-~]+").fullmatch
 _BROKE_OFF: Final = "The model server broke off in the middle of its answer."
 _NO_STREAM: Final = "The model server sent something that is not an event stream."
 
@@ -67,8 +68,8 @@ class Upstream:
         Without `api_key`, no `Authorization` is sent, unless `extra_headers` has one; those win over all others.
         """
         # A query is kept behind the path: Azure's address has its `?api-version=…` there.
-        self._base_url, self._mark, self._query = base_url.partition("?")
-        self._base_url = self._base_url.rstrip("/")
+        self._address = urlsplit(base_url)
+        self._query = f"?{self._address.query}" if self._address.query else ""
         # Compressed, a token would wait in the compressor.
         self._headers = CIMultiDict({"User-Agent": "parley", "Accept-Encoding": "identity"})
         if api_key:
@@ -77,26 +78,22 @@ class Upstream:
         self._connect_timeout = connect_timeout
         self._limits = (first_token_timeout, token_timeout, answer_timeout)
         self._redactor = Redactor([api_key or "", *" ".join((extra_headers or {}).values()).split()])
-        self._proxy = _environment_proxy(self._base_url)
-        self._session: aiohttp.ClientSession | None = None
+        self._transport: Transport | None = None
 
     async def open(self) -> None:
         """Make the connection pool; no connection is made yet."""
-        self._session = aiohttp.ClientSession(
-            # No bound on connections: how many answers run at once is bounded elsewhere, and a request that waited
-            # here for its turn would look like a slow connection.
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout or None),
-            # A cookie would tie the requests of different people together.
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=READ_AHEAD_BYTES,
-        )
+        proxy = _environment_proxy(self._address)
+        if proxy is None and _is_plain(self._address):
+            self._transport = DirectTransport(self._address, connect_timeout=self._connect_timeout)
+        else:
+            origin = f"{self._address.scheme}://{self._address.netloc}"
+            self._transport = GeneralTransport(origin, connect_timeout=self._connect_timeout, proxy=proxy)
 
     async def close(self) -> None:
         """Close all connections; a stream that is still read ends as cut."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._transport is not None:
+            await self._transport.close()
+            self._transport = None
 
     async def __aenter__(self) -> Self:
         """Open it."""
@@ -114,16 +111,15 @@ class Upstream:
         only. The connection is closed when the generator ends, is closed (`aclose()`) or is cancelled.
         """
         deadlines = Deadlines(*self._limits)
-        response = await self._ask(request, deadlines)
+        reply = await self._ask(request, deadlines)
         try:
-            await self._check(response)
-            deadlines.watch(response.content)
-            body = Body(response)
+            await self._check(reply)
+            deadlines.watch(reply)
             decoder = Decoder()
-            read = _read_whole if response.content_type == "application/json" else _read_some
-            while not (decoder.ended or body.ended):
+            read = _read_whole if reply.content_type == "application/json" else _read_some
+            while not (decoder.ended or reply.ended):
                 before = decoder.tokens
-                deltas = await read(body, decoder)
+                deltas = await read(reply, decoder)
                 if deltas:
                     deadlines.pause()
                     for delta in deltas:
@@ -131,21 +127,21 @@ class Upstream:
                 if decoder.tokens != before:
                     deadlines.token()
             self._raise_failure(decoder)
-            await body.linger()
+            await linger(reply)
         finally:
             deadlines.stop()
-            response.close()  # where the body was read to its end, the connection has gone back to the pool before
+            reply.close()
 
     async def models(self) -> list[str]:
         """Return the ids that the upstream lists under `/models`, in its order. Every failure is an `UpstreamError`."""
         try:
             async with asyncio.timeout(MODELS_SECONDS):
-                response = await self._request("GET", "/models")
+                reply = await self._request("GET", "/models")
                 try:
-                    await self._check(response, "application/json")
-                    body = await Body(response).read_at_most(MAX_BODY_BYTES)
+                    await self._check(reply, "application/json")
+                    body = await read_at_most(reply, MAX_BODY_BYTES)
                 finally:
-                    response.close()
+                    reply.close()
         except TimeoutError:
             detail = "The model server did not list its models in time."
             raise UpstreamAnswerTimeout(detail) from None
@@ -156,7 +152,7 @@ class Upstream:
             detail = "The model server sent something that is not a list of models."
             raise UpstreamBadResponse(detail) from None
 
-    async def _ask(self, request: ChatRequest, deadlines: Deadlines) -> aiohttp.ClientResponse:
+    async def _ask(self, request: ChatRequest, deadlines: Deadlines) -> Reply:
         body = _encode(
             {
                 **request.extra,
@@ -172,47 +168,40 @@ class Upstream:
         except TimeoutError:
             raise deadlines.error() from None
 
-    async def _request(self, method: str, path: str, body: bytes | None = None) -> aiohttp.ClientResponse:
-        if self._session is None:
+    async def _request(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        if self._transport is None:
             message = "the upstream is not open"
             raise RuntimeError(message)
         headers = CIMultiDict({"Accept": "text/event-stream", "Content-Type": "application/json"} if body else {})
         headers.update(self._headers)
+        target = f"{self._address.path.rstrip('/')}{path}{self._query}"
         try:
-            return await self._session.request(
-                method,
-                f"{self._base_url}{path}{self._mark}{self._query}",
-                data=body,
-                headers=headers,
-                proxy=self._proxy,
-                allow_redirects=False,  # the key is for this server only
-            )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Not its repr: that may hold the request's headers, and so the key.
-            said = self._redactor.text(str(error).encode("utf-8", "replace"))
-            log.warning("the upstream could not be asked: %s %s", type(error).__name__, said)
-            raise of_request(error) from None
+            return await self._transport.request(method, target, headers, body)
+        except UpstreamError as error:
+            # Not the cause's repr: that may hold the request's headers, and so the key.
+            said = self._redactor.text(str(error.__cause__ or "").encode("utf-8", "replace"))
+            log.warning("the upstream could not be asked: %s %s", type(error.__cause__).__name__, said)
+            raise error from None
 
-    async def _check(self, response: aiohttp.ClientResponse, *accepted: str) -> None:
+    async def _check(self, reply: Reply, *accepted: str) -> None:
         """Raise where a response is none that can be decoded; log what it says instead."""
-        if response.status == _OK and response.content_type in (accepted or ("text/event-stream", "application/json")):
+        if reply.status == _OK and reply.content_type in (accepted or ("text/event-stream", "application/json")):
             return
-        body = Body(response)
         said = b""
         try:
             async with asyncio.timeout(ERROR_BODY_SECONDS):
-                said = await body.read_at_most(self._redactor.wanted)
+                said = await read_at_most(reply, self._redactor.wanted)
         except TimeoutError:
             pass
         log.warning(
             "the upstream answered with status %d (%r): %s",
-            response.status,
-            response.content_type,
+            reply.status,
+            reply.content_type,
             self._redactor.text(said),
         )
-        if response.status == _OK:
+        if reply.status == _OK:
             raise UpstreamBadResponse(_NO_STREAM)
-        raise of_status(response.status, response.headers, said)
+        raise of_status(reply.status, reply.headers, said)
 
     def _raise_failure(self, decoder: Decoder) -> None:
         if decoder.failure is not None:
@@ -231,10 +220,10 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-async def _read_some(body: Body, decoder: Decoder) -> list[Delta]:
+async def _read_some(reply: Reply, decoder: Decoder) -> list[Delta]:
     """Return what the next bytes make, or what the end of the body leaves."""
     try:
-        data = await body.read()
+        data = await reply.read()
     except UpstreamError:
         if not decoder.complete:
             raise
@@ -242,9 +231,9 @@ async def _read_some(body: Body, decoder: Decoder) -> list[Delta]:
     return decoder.feed(data) if data else decoder.close()
 
 
-async def _read_whole(body: Body, decoder: Decoder) -> list[Delta]:
-    data = await body.read_at_most(MAX_BODY_BYTES)
-    if body.broken:
+async def _read_whole(reply: Reply, decoder: Decoder) -> list[Delta]:
+    data = await read_at_most(reply, MAX_BODY_BYTES)
+    if reply.broken:
         raise UpstreamCut(_BROKE_OFF)
     return decoder.whole(data)
 
@@ -261,14 +250,23 @@ def _plain(value: Any) -> dict[str, Any] | list[Any]:
     return dict(value) if isinstance(value, Mapping) else list(value)
 
 
-def _environment_proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL (`HTTPS_PROXY`, `NO_PROXY` and so on), or None.
+def _is_plain(address: SplitResult) -> bool:
+    """Can the direct way go there? Names that need an encoding and addresses with a password are the general one's."""
+    try:
+        port = address.port
+    except ValueError:
+        return False
+    plain = address.scheme in ("http", "https") and address.hostname and port != 0 and "@" not in address.netloc
+    return bool(plain and _VISIBLE(address.geturl()))
+
+
+def _environment_proxy(address: SplitResult) -> str | None:
+    """Return the proxy that the environment names for an address (`HTTPS_PROXY`, `NO_PROXY` and so on), or None.
 
     aiohttp's `trust_env` looks it up anew for each request, in a thread, and refuses to send our key to a host that
     has an entry in `~/.netrc`. This machine itself (the built-in demo model) is never behind a proxy.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    host = address.hostname or ""
     if host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(host):
         return None
-    return getproxies().get(parts.scheme)
+    return getproxies().get(address.scheme)

@@ -8,9 +8,8 @@ it fires whether its time has been put off, and then sets itself anew; a token c
 import asyncio
 from math import inf
 
-import aiohttp
-
 from app.domain.errors import UpstreamAnswerTimeout, UpstreamError, UpstreamFirstTokenTimeout, UpstreamTokenTimeout
+from app.upstream.transport import Reply
 
 
 class Deadlines:
@@ -24,7 +23,7 @@ class Deadlines:
         self._answer_due = now + (answer or inf)
         self._due = now + (first_token or inf)
         self._had_token = False
-        self._content: aiohttp.StreamReader | None = None
+        self._reply: Reply | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
 
@@ -33,9 +32,9 @@ class Deadlines:
         at = min(self._due, self._answer_due)
         return asyncio.timeout_at(None if at == inf else at)
 
-    def watch(self, content: aiohttp.StreamReader) -> None:
+    def watch(self, reply: Reply) -> None:
         """From now on end the read that waits too long, by raising `error()` in it."""
-        self._content = content
+        self._reply = reply
         self._arm()
 
     def token(self) -> None:
@@ -51,7 +50,7 @@ class Deadlines:
 
     def stop(self) -> None:
         """End the watch."""
-        self._content = None
+        self._reply = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -76,5 +75,5 @@ class Deadlines:
         self._timer = None
         if min(self._due, self._answer_due) > self._timer_at:
             self._arm()
-        elif self._content is not None:
-            self._content.set_exception(self.error())
+        elif self._reply is not None:
+            self._reply.fail(self.error())

@@ -1,4 +1,4 @@
-"""What the upstream's failures are called: statuses and network errors as errors of ours, and logs without secrets.
+"""What the upstream's failures are called: statuses as errors of ours, and logs without secrets.
 
 Details are sentences of ours with the status at most; what the upstream said itself goes to the log.
 """
@@ -10,17 +10,11 @@ from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import aiohttp
-
 from app.domain.errors import (
-    UpstreamBadResponse,
-    UpstreamConnectTimeout,
     UpstreamContextTooLong,
-    UpstreamCut,
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRefused,
-    UpstreamUnreachable,
 )
 
 #: How much of what an upstream sent is logged, in bytes.
@@ -117,20 +111,6 @@ def _timestamp(date: str) -> float | None:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def of_request(error: Exception) -> UpstreamError:
-    """Return the error for what went wrong between asking and the response's headers."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return UpstreamConnectTimeout("The model server could not be connected in time.")
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
-        return UpstreamUnreachable("The model server cannot be reached.")
-    if isinstance(error, aiohttp.ClientResponseError):
-        return UpstreamBadResponse("The model server did not answer in HTTP.")
-    # A bad URL, proxy or header: a defect of the settings.
-    if isinstance(error, ValueError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return UpstreamUnreachable("The model server's address or headers cannot be used.", transient=False)
-    return UpstreamCut("The model server closed the connection before it answered.")
 
 
 class Redactor:

@@ -1,0 +1,369 @@
+"""The fast way to the upstream: HTTP/1.1 over a protocol of our own, for every token comes this way.
+
+aiohttp's client costs a token half as much again as all the rest of its way. Parsing is httptools' (llhttp, as Node has
+it); connecting is asyncio's and aiohappyeyeballs'. Proxies are left to `general.py`.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+import ssl
+import zlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, cast
+from urllib.parse import SplitResult
+
+import aiohappyeyeballs
+import httptools
+from multidict import CIMultiDict
+
+from app.domain.errors import (
+    UpstreamBadResponse,
+    UpstreamConnectTimeout,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamUnreachable,
+)
+from app.upstream.transport import READ_AHEAD_BYTES
+
+log = logging.getLogger("parley.upstream")
+
+#: An idle connection is kept so long, in seconds: less than what servers and balancers keep theirs.
+KEEP_ALIVE_SECONDS = 15.0
+#: The next address of a host is tried beside the first one after so long, in seconds (RFC 8305 has it so).
+NEXT_ADDRESS_SECONDS = 0.25
+#: The largest head of a response, in bytes; the parser has no limit of its own.
+MAX_HEAD_BYTES = 64 * 1024
+
+# RFC 9110: what may stand in a header's value; a line break in one would begin another header.
+_HEADER = re.compile(r"[^\x00\r\n]*")
+_FIRST_FINAL_STATUS: Final = 200
+_GZIP_OR_DEFLATE: Final = 32 + zlib.MAX_WBITS  # told apart by how they begin
+_ENCODINGS = frozenset(("gzip", "x-gzip", "deflate"))
+
+
+class DirectTransport:
+    """Connections to one server, those that idle in a pool. Make it in the loop that uses it."""
+
+    def __init__(self, address: SplitResult, *, connect_timeout: float) -> None:
+        """`address` has the server's scheme, host and port; `connect_timeout` in seconds, 0: none."""
+        self._host = address.hostname or ""
+        secure = address.scheme == "https"
+        self._port = address.port or (443 if secure else 80)
+        self._host_header = address.netloc
+        self._connect_timeout = connect_timeout
+        self._tls = ssl.create_default_context() if secure else None
+        self._idle: list[_Connection] = []
+        self._all: set[_Connection] = set()
+
+    async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> "DirectReply":
+        """As `Transport.request`."""
+        message = self._encode(method, target, headers, body or b"")
+        while True:
+            connection = self._idle.pop() if self._idle else None
+            fresh = connection is None
+            if connection is None:
+                connection = await self._connect()
+            reply = connection.ask(message)
+            try:
+                await reply.head()
+            except BaseException as error:
+                reply.close()
+                # It may have been closed while it idled; where no byte came, nothing can have been said.
+                if fresh or not isinstance(error, UpstreamCut):
+                    raise
+            else:
+                return reply
+
+    async def close(self) -> None:
+        """As `Transport.close`."""
+        for connection in tuple(self._all):
+            connection.abort()
+
+    def _encode(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        if not all(map(_HEADER.fullmatch, lines)):
+            raise UpstreamUnreachable("The model server's address or headers cannot be used.", transient=False)
+        if "Host" not in headers:
+            lines.append(f"Host: {self._host_header}")
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        return "\r\n".join((*lines, "\r\n")).encode() + body
+
+    async def _connect(self) -> "_Connection":
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout or None):
+                addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                bound = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+                try:
+                    _, connection = await loop.create_connection(
+                        partial(_Connection, self._idle, self._all),
+                        sock=bound,
+                        ssl=self._tls,
+                        server_hostname=self._host if self._tls else None,
+                    )
+                except BaseException:
+                    bound.close()
+                    raise
+        except TimeoutError as error:
+            raise UpstreamConnectTimeout("The model server could not be connected in time.") from error
+        except OSError as error:
+            raise UpstreamUnreachable("The model server cannot be reached.") from error
+        return connection
+
+
+class DirectReply:
+    """A `Reply` whose response is parsed as it comes: the listener of httptools' parser (the `on_…` methods)."""
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_error",
+        "_head_bytes",
+        "_inflate",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_size",
+        "_waiter",
+        "begun",
+        "broken",
+        "complete",
+        "content_type",
+        "ended",
+        "headers",
+        "keep_alive",
+        "status",
+    )
+
+    def __init__(self, connection: "_Connection") -> None:
+        self.status = 0
+        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.content_type = "application/octet-stream"
+        self.ended = False
+        self.broken = False
+        #: Is the head there? Is the body there to its end? May the connection serve another request?
+        self.begun = False
+        self.complete = False
+        self.keep_alive = False
+        self._connection: _Connection | None = connection
+        self._loop = asyncio.get_running_loop()  # kept, as asking for it is a system call (getpid) up to Python 3.11
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._head_bytes = 0
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._error: UpstreamError | None = None
+        self._inflate: Any = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def head(self) -> None:
+        """Wait until the head of the response is there. Raises UpstreamCut or UpstreamBadResponse."""
+        while not self.begun and self._error is None:
+            await self._change()
+        if self._error is not None:
+            raise self._error
+
+    async def read(self) -> bytes:
+        """As `Reply.read`."""
+        chunks = self._chunks
+        while not chunks or self._error is not None:
+            if self._error is not None:
+                raise self._error
+            if self.complete or self.broken:
+                self.ended = True
+                return b""
+            await self._change()
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._size = 0
+        if self._paused and self._connection is not None:
+            self._paused = False
+            self._connection.resume()
+        return data
+
+    def fail(self, error: UpstreamError) -> None:
+        """As `Reply.fail`."""
+        self._error = error
+        self._wake()
+
+    def close(self) -> None:
+        """As `Reply.close`."""
+        connection, self._connection = self._connection, None
+        self._parser = None
+        if connection is not None:
+            connection.let_go(reusable=self.complete and self.keep_alive)
+
+    # --- what the connection brings -----------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the response."""
+        if self._parser is None:
+            return
+        if not self.begun:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._garble(ValueError("the head of the response is too large"))
+                return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._garble(error)
+
+    def connection_lost(self, why: str) -> None:
+        """Take the end of the connection, which is the end of a body whose length was not told."""
+        if self.complete:
+            self.keep_alive = False
+        elif self.begun and not ("Content-Length" in self.headers or "Transfer-Encoding" in self.headers):
+            self.complete = True
+        elif self.begun:
+            log.info("the upstream broke off: %s", why)
+            self.broken = True
+        elif self._error is None:
+            self._error = UpstreamCut("The model server closed the connection before it answered.")
+            self._error.__cause__ = ConnectionError(why)
+        self._wake()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self.headers.add(name.decode("latin-1"), value.decode("latin-1"))
+
+    def on_headers_complete(self) -> None:
+        """Take the end of the head: of the response, or of a 1xx that goes before it."""
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status < _FIRST_FINAL_STATUS:
+            self.headers.clear()
+            return
+        self.status = status
+        named = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        self.content_type = named or self.content_type
+        if self.headers.get("Content-Encoding", "").lower() in _ENCODINGS:  # although we ask for none
+            self._inflate = zlib.decompressobj(wbits=_GZIP_OR_DEFLATE)
+        self.begun = True
+        self._wake()
+
+    def on_body(self, data: bytes) -> None:
+        """Take some of the body."""
+        if self._inflate is not None:
+            try:
+                data = self._inflate.decompress(data)
+            except zlib.error as error:
+                self._garble(error)
+            if not data:
+                return
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size > READ_AHEAD_BYTES and not self._paused and self._connection is not None:
+            self._paused = True
+            self._connection.pause()
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        """Take the end of the body, or of a 1xx."""
+        if self.begun and self._parser is not None:
+            self.complete = True
+            self.keep_alive = self._parser.should_keep_alive()
+            self._wake()
+
+    def _garble(self, error: Exception) -> None:
+        """Take what is no HTTP."""
+        if self.complete:
+            self.keep_alive = False  # something behind the response
+        elif self.begun:
+            self.connection_lost(type(error).__name__)
+        elif self._error is None:
+            self._error = UpstreamBadResponse("The model server did not answer in HTTP.")
+            self._error.__cause__ = error
+            self._wake()
+
+    async def _change(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: a request at a time."""
+
+    def __init__(self, idle: "list[_Connection]", everyone: "set[_Connection]") -> None:
+        """`idle` is the pool, to which it adds itself; `everyone` are all that are open."""
+        self._idle = idle
+        self._all = everyone
+        self._transport: asyncio.Transport | None = None
+        self._reply: DirectReply | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def ask(self, message: bytes) -> DirectReply:
+        """Send a request and return the reply that will come."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        self._reply = reply = DirectReply(self)
+        if self._transport is None:
+            reply.connection_lost("it had been closed")
+        else:
+            self._transport.write(message)
+        return reply
+
+    def let_go(self, *, reusable: bool) -> None:
+        """Serve the next request, or end: the reply is not read any more."""
+        self._reply = None
+        if reusable and self._transport is not None and not self._transport.is_closing():
+            self.resume()
+            self._idle.append(self)
+            self._expiry = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self.abort)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once; what was not sent is dropped."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._leave()
+
+    def pause(self) -> None:
+        """Read no further."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._all.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes to the reply; what nobody has asked for ends the connection."""
+        if self._reply is not None:
+            self._reply.feed(data)
+        else:
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Leave the pool, and tell the reply."""
+        self._transport = None
+        self._leave()
+        if self._reply is not None:
+            self._reply.connection_lost(type(error).__name__ if error else "it closed the connection")
+
+    def _leave(self) -> None:
+        self._all.discard(self)
+        if self in self._idle:
+            self._idle.remove(self)
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
