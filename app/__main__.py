@@ -1,5 +1,6 @@
-"""`python -m app`: serve until SIGTERM or SIGINT."""
+"""`python -m app`: serve until SIGTERM or SIGINT; or one of the commands that `--help` names."""
 
+import argparse
 import asyncio
 import gc
 import logging
@@ -11,6 +12,7 @@ from aiohttp import web
 from app.domain.startup import StartupError
 from app.main import create_app, drain
 from app.settings import Settings, load
+from app.token_command import add_token_command, run_token_command
 
 try:
     import uvloop
@@ -21,11 +23,16 @@ log = logging.getLogger("parley")
 
 
 def main() -> int:
-    """Run the service and return the exit code."""
+    """Run the service, or a command, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m app", description="Serve, with settings from the environment.")
+    add_token_command(parser.add_subparsers(dest="command", metavar="COMMAND"))
+    arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
     try:
         settings = load()
         _quiet(settings.log_level)
+        if arguments.command == "token":
+            return run_token_command(settings, arguments)
         runner = _loop_runner()
         with runner:
             runner.run(serve(settings))

@@ -22,12 +22,21 @@ from app.store.journal import Journal
 from app.upstream.client import Upstream
 from app.upstream.demo import DEMO_MODEL, run_demo
 from app.upstream.retries import Retrying
+from app.web.auth.anonymous import Anonymous
+from app.web.auth.interface import Authenticator
+from app.web.auth.jwks import Jwks
+from app.web.auth.jwts import FixedKey, Jwts
+from app.web.auth.tokens import Tokens
 from app.web.bodies import BODY_TIMEOUT
 from app.web.conversations import ConversationRoutes
+from app.web.cross_site import CrossSite
 from app.web.docs import DocsRoutes
 from app.web.messages import MessageRoutes
+from app.web.models import ModelRoutes
+from app.web.owners import Owners
 from app.web.page import PageRoutes
 from app.web.problems import name_response, problems
+from app.web.proxies import Proxies
 from app.web.service import ServiceRoutes
 from app.web.streams import Streams
 
@@ -42,10 +51,16 @@ DEFAULT_MODEL = "gpt-4o-mini"
 
 def create_app(settings: Settings) -> web.Application:
     """Return the service. Its parts are built when it starts, and taken down in reverse when it is cleaned up."""
-    app = web.Application(middlewares=[problems], client_max_size=settings.max_message_bytes)
+    proxies = Proxies(settings.trusted_proxies)
+    cross_site = CrossSite(settings.cors_origins, proxies)
+    authenticator = _authenticator(settings)
+    owners = Owners(authenticator, proxies, cross_site=bool(settings.cors_origins))
+    app = web.Application(
+        middlewares=[problems, cross_site.middleware, owners.middleware], client_max_size=settings.max_message_bytes
+    )
     app[BODY_TIMEOUT] = settings.body_timeout_seconds
-    app.on_response_prepare.append(name_response)
-    app.cleanup_ctx.append(partial(_parts, settings))
+    app.on_response_prepare.extend((name_response, owners.introduce, cross_site.allow))
+    app.cleanup_ctx.append(partial(_parts, settings, authenticator, owners))
     return app
 
 
@@ -55,8 +70,11 @@ async def drain(app: web.Application, grace_seconds: float) -> None:
     app[STREAMS].close()
 
 
-async def _parts(settings: Settings, app: web.Application) -> AsyncIterator[None]:
+async def _parts(
+    settings: Settings, authenticator: Authenticator, owners: Owners, app: web.Application
+) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
+        await authenticator.start()
         connector = Connector(await _store_url(settings, stack))
         stack.push_async_callback(connector.close)
         journal = Journal(
@@ -115,12 +133,30 @@ async def _parts(settings: Settings, app: web.Application) -> AsyncIterator[None
         for routes in (
             MessageRoutes(answers, streams),
             ConversationRoutes(conversations),
-            ServiceRoutes(answers, conversations, model_owner),
-            DocsRoutes(),
-            PageRoutes(),
+            ModelRoutes(answers, model_owner),
         ):
             app.router.add_routes(routes.routes())
+        for public in (ServiceRoutes(answers, conversations), DocsRoutes(), PageRoutes()):
+            owners.let_all_in(app.router.add_routes(public.routes()))
         yield
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    match settings.auth:
+        case "token":
+            assert settings.tokens_file is not None  # the settings were checked
+            return Tokens(settings.tokens_file)
+        case "jwt":
+            assert settings.jwt_issuer is not None
+            algorithms = settings.jwt_algorithms
+            keys: FixedKey | Jwks
+            if settings.jwt_key is not None:
+                keys = FixedKey(settings.jwt_key.get_secret_value(), algorithms)
+            else:
+                assert settings.jwt_jwks_url is not None
+                keys = Jwks(settings.jwt_jwks_url, algorithms)
+            return Jwts(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    return Anonymous()
 
 
 async def _store_url(settings: Settings, stack: AsyncExitStack) -> str:

@@ -1,7 +1,9 @@
 """The settings: environment variables, read once into one frozen object."""
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -11,9 +13,13 @@ from app.domain.startup import StartupError
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
+#: A list in one variable, its items between commas.
+Names = Annotated[tuple[str, ...], NoDecode]
+
+ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 #: Secrets may also come from files: `NAME_FILE` holds the path (as Docker secrets do).
-SECRETS = ("openai_api_key", "redis_url")
+SECRETS = ("openai_api_key", "redis_url", "jwt_key")
 
 
 class Settings(BaseSettings):
@@ -44,7 +50,7 @@ class Settings(BaseSettings):
     # upstream
     openai_api_key: SecretStr | None = Field(None, description="the key that the upstream wants")
     openai_base_url: str | None = Field(None, description="the upstream; default `https://api.openai.com/v1`")
-    openai_model: Annotated[tuple[str, ...], NoDecode] = Field(
+    openai_model: Names = Field(
         (), description="models that may be asked for, the default first; default `gpt-4o-mini`"
     )
     openai_extra_headers: dict[str, str] = Field({}, description="further headers of each request, a JSON object")
@@ -70,15 +76,48 @@ class Settings(BaseSettings):
     # limits
     max_message_bytes: Bytes = Field(262_144, description="largest body of a request")
     body_timeout_seconds: Seconds = Field(20, description="for a request's whole body")
+    trusted_proxies: Names = Field(
+        (), description="whose `X-Forwarded-For`, `-Proto` and `-Host` count: addresses, networks, `unix` for a socket"
+    )
 
-    @field_validator("openai_model", mode="before")
+    # who
+    auth: Literal["anonymous", "token", "jwt"] = Field("anonymous", description="how a request says whose it is")
+    tokens_file: Path | None = Field(None, description="`AUTH=token`: the file of names and hashes of tokens")
+    jwt_jwks_url: str | None = Field(None, description="`AUTH=jwt`: where the identity provider publishes its keys")
+    jwt_key: SecretStr | None = Field(None, description="or the key: a public one in PEM, or a shared secret")
+    jwt_algorithms: Names = Field(
+        (), description="how tokens may be signed; default: RS256 and ES256 with a URL, else the usual one of the key"
+    )
+    jwt_issuer: str | None = Field(None, description="what a token's `iss` has to be")
+    jwt_audience: Names = Field((), description="what a token's `aud` has to name, one of these")
+    cors_origins: Names = Field(
+        (), description="other origins whose pages may use the service, such as `https://a.example`"
+    )
+
+    @field_validator("openai_model", "trusted_proxies", "jwt_algorithms", "jwt_audience", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(item for item in (item.strip() for item in value.split(",")) if item)
         return value
 
-    @field_validator("openai_base_url")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            if item != "unix":
+                ip_network(item, strict=False)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            if not ORIGIN.fullmatch(item):
+                raise ValueError(f"{item}: an origin is a scheme, a host in small letters and perhaps a port, no more")
+        return value
+
+    @field_validator("openai_base_url", "jwt_jwks_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -104,8 +143,20 @@ class Settings(BaseSettings):
                     raise ValueError(f"{name.upper()}_FILE: {error.strerror}: {path}") from error
         return values
 
+    @model_validator(mode="after")
+    def _who(self) -> Self:
+        if self.auth == "token" and self.tokens_file is None:
+            raise ValueError("AUTH=token wants TOKENS_FILE")
+        if self.auth == "jwt":
+            if (self.jwt_jwks_url is None) == (self.jwt_key is None):
+                raise ValueError("AUTH=jwt wants JWT_JWKS_URL or JWT_KEY, one of them")
+            if self.jwt_issuer is None or not self.jwt_audience:
+                raise ValueError("AUTH=jwt wants JWT_ISSUER and JWT_AUDIENCE: who made a token, and for whom")
+        return self
+
     openai_api_key_file: Path | None = Field(None, description="a file that holds `OPENAI_API_KEY`")
     redis_url_file: Path | None = Field(None, description="a file that holds `REDIS_URL`")
+    jwt_key_file: Path | None = Field(None, description="a file that holds `JWT_KEY`")
 
     @property
     def demo(self) -> bool:

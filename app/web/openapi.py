@@ -11,10 +11,12 @@ from app.domain.errors import (
     BadRequest,
     BodyTimeout,
     ConversationBusy,
+    ForbiddenOrigin,
     IdempotencyKeyReused,
     InternalError,
     InvalidJson,
     InvalidRequest,
+    KeysUnavailable,
     NotAcceptable,
     NotAnAnswer,
     NotFound,
@@ -23,6 +25,7 @@ from app.domain.errors import (
     StoreFull,
     StoreUnavailable,
     TooLarge,
+    Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
     UpstreamConnectTimeout,
@@ -31,7 +34,7 @@ from app.domain.errors import (
 )
 from app.domain.requests import ConversationFields, NewMessage, Regenerate
 from app.web import schemas
-from app.web.owners import COOKIE
+from app.web.auth.anonymous import COOKIE
 
 _REF = "#/components/schemas/"
 _MODELS: tuple[type[BaseModel], ...] = (
@@ -52,8 +55,9 @@ _MODELS: tuple[type[BaseModel], ...] = (
     schemas.ToolCall,
 )
 
-_STORE = (StoreUnavailable, InternalError)
-_BODY = (InvalidJson, UnsupportedMediaType, InvalidRequest, TooLarge, BodyTimeout)
+_WHO = (Unauthorized, KeysUnavailable)
+_STORE = (*_WHO, StoreUnavailable, InternalError)
+_BODY = (ForbiddenOrigin, InvalidJson, UnsupportedMediaType, InvalidRequest, TooLarge, BodyTimeout)
 _ASK = (
     *_BODY,
     *_STORE,
@@ -102,7 +106,10 @@ def document(version: str) -> dict[str, Any]:
         "paths": _paths(),
         "components": {
             "schemas": definitions["$defs"],
-            "securitySchemes": {"owner": {"type": "apiKey", "in": "cookie", "name": COOKIE}},
+            "securitySchemes": {
+                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "`AUTH=anonymous`"},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "`AUTH=token` and `AUTH=jwt`"},
+            },
         },
         "x-error-codes": {
             error.code: {"status": error.status, "retryable": error.retryable, "description": error.__doc__}
@@ -143,7 +150,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "Stop an answer; the reply is the final message",
                 {200: _json(schemas.Answer)},
-                (*read, NotAnAnswer),
+                (*read, ForbiddenOrigin, NotAnAnswer),
                 parameters=[message],
             )
         },
@@ -187,11 +194,11 @@ def _paths() -> dict[str, Any]:
             "delete": _operation(
                 "Delete a conversation; a running answer is stopped first",
                 {204: "It is gone."},
-                read,
+                (*read, ForbiddenOrigin),
                 parameters=[conversation],
             ),
         },
-        "/models": {"get": _operation("What may be asked for", {200: _json(schemas.ModelList)}, (), owner=False)},
+        "/models": {"get": _operation("What may be asked for", {200: _json(schemas.ModelList)}, _WHO)},
         "/health/live": {"get": _operation("Does the process answer?", {200: _json(schemas.Health)}, (), owner=False)},
         "/health/ready": {
             "get": _operation(
@@ -225,7 +232,7 @@ def _operation(
         }
     operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if owner:
-        operation["security"] = [{"owner": []}, {}]
+        operation["security"] = [{"cookie": []}, {"bearer": []}, {}]
     if parameters:
         operation["parameters"] = parameters
     if body is not None:

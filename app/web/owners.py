@@ -1,51 +1,77 @@
-"""Whose request it is: an anonymous browser's random secret in the cookie `parley_owner`; the store knows its hash only."""
+"""Whose request it is: told once for each, before its handler; and the cookie of an anonymous owner."""
 
-import hashlib
-import re
-import secrets
-from typing import NamedTuple
+from collections.abc import Iterable
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from app.domain.errors import NotFound
+from app.web.auth.anonymous import COOKIE
+from app.web.auth.interface import Authenticator, Owner
+from app.web.proxies import Proxies
 
-COOKIE = "parley_owner"
-_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 bits
+_OWNER = web.RequestKey("_OWNER", Owner)
+_INTRODUCED = web.RequestKey("_INTRODUCED", Owner)
 _YEAR_SECONDS = 365 * 24 * 3600
 
 
-class Owner(NamedTuple):
-    """An owner's id in the store; `secret` where it is new and its browser has to be told."""
-
-    id: str
-    secret: str | None
-
-    def introduce(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Give a new owner its cookie, before the response is sent."""
-        if self.secret is None:
-            return
-        secure = request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
-        response.set_cookie(
-            COOKIE, self.secret, max_age=_YEAR_SECONDS, path="/", httponly=True, samesite="Lax", secure=secure
-        )
+def owner_of(request: web.Request) -> Owner:
+    """Return the owner; where it is a new one, its browser gets the cookie with the response."""
+    owner = request[_OWNER]
+    if owner.secret is not None:
+        request[_INTRODUCED] = owner
+    return owner
 
 
 def known_owner(request: web.Request) -> str:
-    """Return the owner's id. Raises NotFound where there is none: what is asked for can't be theirs."""
-    secret = request.cookies.get(COOKIE, "")
-    if not _SECRET.fullmatch(secret):
+    """Return the owner's id. Raises NotFound for a new one: what is asked for can't be theirs."""
+    owner = request[_OWNER]
+    if owner.secret is not None:
         raise NotFound("There is no such thing of yours. Send the cookie that came with it (curl: -b jar -c jar).")
-    return _id(secret)
+    return owner.id
 
 
-def owner_of(request: web.Request) -> Owner:
-    """Return the owner, a new one where the request brings none."""
-    secret = request.cookies.get(COOKIE, "")
-    if _SECRET.fullmatch(secret):
-        return Owner(_id(secret), None)
-    secret = secrets.token_urlsafe(32)
-    return Owner(_id(secret), secret)
+class Owners:
+    """The middleware that asks who it is, of every route that is not public."""
 
+    def __init__(self, authenticator: Authenticator, proxies: Proxies, *, cross_site: bool) -> None:
+        """`cross_site`: pages of other origins may bring the cookie (`CORS_ORIGINS`)."""
+        self._authenticator = authenticator
+        self._proxies = proxies
+        self._cross_site = cross_site
+        self._public: set[web.AbstractRoute] = set()
 
-def _id(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()[:40]
+    def let_all_in(self, routes: Iterable[web.AbstractRoute]) -> None:
+        """Make routes public: health, the page and its files, the documentation."""
+        self._public.update(routes)
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Note the owner before anything of the request is read. Raises what the authenticator does."""
+        # aiohttp's own route for what is not found, or not with this method, has no resource.
+        route = request.match_info.route
+        if route not in self._public and route.resource is not None:
+            request[_OWNER] = await self._authenticator.identify(request)
+        return await handler(request)
+
+    async def introduce(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Signal handler: give a new owner its cookie."""
+        owner = request.get(_INTRODUCED) if isinstance(request, web.Request) else None
+        if owner is None or owner.secret is None:
+            return
+        # A proxy's word that nobody vouches for can only make the cookie stricter.
+        secure = (
+            self._proxies.scheme(request) == "https" or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+        )
+        response.set_cookie(
+            COOKIE,
+            owner.secret,
+            max_age=_YEAR_SECONDS,
+            path="/",
+            httponly=True,
+            # Browsers take None with https only. What it opens, the check of `Origin` shuts.
+            samesite="None" if self._cross_site and secure else "Lax",
+            secure=secure,
+        )
+        # aiohttp has written the cookies' headers before it asks the signals.
+        response.headers.add("Set-Cookie", response.cookies[COOKIE].OutputString())

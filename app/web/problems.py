@@ -36,6 +36,7 @@ def problem(error: ParleyError, request_id: str) -> web.Response:
         response.headers["Retry-After"] = str(error.retry_after)
     if error.status == 409:
         response.headers["x-should-retry"] = "false"  # official clients repeat a 409 by themselves
+    response.headers.update(error.headers)
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -71,7 +72,8 @@ def _of_http(error: web.HTTPException, request: web.Request) -> ParleyError:
         case 404:
             return NotFound("There is nothing at this path. /docs lists what there is.")
         case 405:
-            return MethodNotAllowed(f"{request.method} is not possible here; {error.headers.get('Allow', '')} is.")
+            allow = error.headers.get("Allow", "")
+            return MethodNotAllowed(f"{request.method} is not possible here; {allow} is.", headers={"Allow": allow})
         case 413:
             return TooLarge("The body is larger than this service takes (MAX_MESSAGE_BYTES).")
         case status if status < 500:

@@ -1,4 +1,4 @@
-"""The routes about the service itself: health and models."""
+"""The routes about the service itself: health."""
 
 from aiohttp import web
 
@@ -8,20 +8,17 @@ from app.domain.errors import ShuttingDown
 
 
 class ServiceRoutes:
-    """Handlers for probes and for what may be asked for."""
+    """Handlers for probes. Anybody may ask them."""
 
-    def __init__(self, answers: Answers, conversations: Conversations, model_owner: str) -> None:
-        """`model_owner` is what `GET /models` says of where the models are: the demo is named as one."""
+    def __init__(self, answers: Answers, conversations: Conversations) -> None:
         self._answers = answers
         self._conversations = conversations
-        self._model_owner = model_owner
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
         return [
             web.get("/health/live", self.live),
             web.get("/health/ready", self.ready),
-            web.get("/models", self.models),
         ]
 
     async def live(self, _: web.Request) -> web.Response:
@@ -34,11 +31,3 @@ class ServiceRoutes:
             raise ShuttingDown("This process is shutting down.")
         await self._conversations.check_store()
         return web.json_response({"status": "ready"})
-
-    async def models(self, _: web.Request) -> web.Response:
-        """`GET /models`, in OpenAI's form; the default comes first."""
-        models = [
-            {"id": model, "object": "model", "created": 0, "owned_by": self._model_owner}
-            for model in self._answers.models
-        ]
-        return web.json_response({"object": "list", "data": models})

@@ -1,0 +1,1 @@
+"""Who asks: a strategy for each value of `AUTH`, behind one interface."""
