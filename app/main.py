@@ -12,6 +12,7 @@ from app.answers.conversations import Conversations
 from app.answers.readers import Abandonment
 from app.answers.recovery import Recovery
 from app.answers.service import Answers
+from app.domain.measures import Measures
 from app.settings import Settings
 from app.store.answers import AnswerStore
 from app.store.connection import Connector
@@ -73,6 +74,7 @@ async def drain(app: web.Application, grace_seconds: float) -> None:
 async def _parts(
     settings: Settings, authenticator: Authenticator, owners: Owners, app: web.Application
 ) -> AsyncIterator[None]:
+    measures = Measures()
     async with AsyncExitStack() as stack:
         await authenticator.start()
         connector = Connector(await _store_url(settings, stack))
@@ -82,6 +84,7 @@ async def _parts(
             durability=settings.durability,
             lease_seconds=settings.lease_seconds,
             outage_seconds=settings.redis_outage_seconds,
+            measures=measures,
         )
         await journal.start()
         stack.push_async_callback(journal.close)
@@ -91,6 +94,7 @@ async def _parts(
             lease_seconds=settings.lease_seconds,
             conversation_ttl_seconds=settings.conversation_ttl_seconds,
             event_log_ttl_seconds=settings.event_log_ttl_seconds,
+            measures=measures,
         )
         conversation_store = ConversationStore(
             connector, journal, conversation_ttl_seconds=settings.conversation_ttl_seconds
@@ -116,18 +120,21 @@ async def _parts(
             follower=Follower(connector, recovery.suspect, announce_seconds=settings.abandoned_answer_seconds),
             recovery=recovery,
             asking=Asking(
-                Retrying(upstream, settings.upstream_retry_seconds),
+                Retrying(upstream, settings.upstream_retry_seconds, measures=measures),
                 models=models,
                 context_tokens=settings.context_tokens,
                 defaults=settings.openai_extra_body,
             ),
             max_buffered_bytes=settings.max_buffered_bytes,
             abandonment=Abandonment(store, seconds=settings.abandoned_answer_seconds),
+            measures=measures,
         )
         stack.push_async_callback(answers.drain, 0)
         conversations = Conversations(conversation_store, answers)
         streams = Streams(
-            heartbeat_seconds=settings.heartbeat_seconds, send_timeout_seconds=settings.send_timeout_seconds
+            heartbeat_seconds=settings.heartbeat_seconds,
+            send_timeout_seconds=settings.send_timeout_seconds,
+            measures=measures,
         )
         app[ANSWERS], app[STREAMS] = answers, streams
         for routes in (

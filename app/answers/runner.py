@@ -16,6 +16,7 @@ from app.upstream.deltas import Delta, Finish, Notice, Reasoning, Text, ToolCall
 
 log = logging.getLogger("parley.runner")
 
+_TOKENS = (Text, Reasoning, ToolCall)
 _WRITTEN_BY_OTHERS = (Interrupt.FENCED, Interrupt.GONE)
 
 
@@ -31,11 +32,13 @@ class Runner:
         store: AnswerStore,
         journal: Journal,
         max_buffered_bytes: int,
+        pace: Callable[[], None] | None = None,
     ) -> None:
-        """`name` is what the lease says. Starts nothing yet: see `run`."""
+        """`name` is what the lease says; `pace` is called at each token. Starts nothing yet: see `run`."""
         self.head = head
         self.live = live
         self._store = store
+        self._pace = pace
         self._max_buffered_bytes = max_buffered_bytes or 1 << 62
         self._interrupted: Ending | None = None
         self._pipe: asyncio.Task[Ending] | None = None
@@ -87,10 +90,12 @@ class Runner:
             return self._interrupted or failed(InternalError("The service failed to write this answer."))
 
     async def _pipe_upstream(self, deltas: Callable[[], AsyncGenerator[Delta]]) -> Ending:
-        writer, limit = self._writer, self._max_buffered_bytes
+        writer, limit, pace = self._writer, self._max_buffered_bytes, self._pace
         ending = Ending("completed")
         async with aclosing(deltas()) as stream:
             async for delta in stream:
+                if pace is not None and isinstance(delta, _TOKENS):
+                    pace()
                 match delta:
                     case Text(text):
                         writer.append("message", text)

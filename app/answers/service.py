@@ -25,6 +25,7 @@ from app.domain.errors import (
 from app.domain.events import Event
 from app.domain.ids import MessageRef, parse_message_id
 from app.domain.live_log import LiveLog
+from app.domain.measures import Measures
 from app.domain.messages import Ending, replayed, start_data
 from app.domain.requests import NewMessage, Regenerate
 from app.store.answers import AnswerStore, Attached, Begun, Question
@@ -55,6 +56,7 @@ class Answers:
         asking: Asking,
         max_buffered_bytes: int,
         abandonment: Abandonment,
+        measures: Measures,
     ) -> None:
         self._store = store
         self._conversations = conversations
@@ -67,6 +69,7 @@ class Answers:
         self.models = asking.models
         self._max_buffered_bytes = max_buffered_bytes
         self._abandonment = abandonment
+        self._measures = measures
         self._name = secrets.token_hex(8)
         self._running: dict[MessageRef, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,12 +118,14 @@ class Answers:
             store=self._store,
             journal=self._journal,
             max_buffered_bytes=self._max_buffered_bytes,
+            pace=self._measures.pace(),
         )
         deltas = partial(self._asking.deltas, head, question.system or begun.system, begun.records, options)
         self._running[head.ref] = runner
         self._spawn(self._watched(runner, deltas))
 
     async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]]) -> None:
+        self._measures.answer_begun()
         try:
             async with self._abandonment.watch(runner):
                 await runner.run(deltas)
@@ -128,6 +133,7 @@ class Answers:
             log.exception("A runner failed.")
         finally:
             del self._running[runner.head.ref]
+            self._measures.answer_left()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -12,6 +12,7 @@ from app.domain.errors import (
 )
 from app.domain.events import Event
 from app.domain.ids import MessageRef, message_id
+from app.domain.measures import Measures
 from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of
 from app.domain.times import now_ms
 from app.store import keys, scripts
@@ -89,8 +90,10 @@ class AnswerStore:
         lease_seconds: float,
         conversation_ttl_seconds: float,
         event_log_ttl_seconds: float,
+        measures: Measures,
     ) -> None:
         self._journal = journal
+        self._measures = measures
         self._lease_ms = int(lease_seconds * 1000)
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
         log_ttl_ms = int(event_log_ttl_seconds * 1000)
@@ -192,6 +195,8 @@ class AnswerStore:
             patience=None,
         )
         outcome: Finished = reply[0]
+        if outcome == "done":
+            self._measures.answer_ended(ending.status)
         if outcome == "done" and len(reply) > 1 and reply[1]:
             self._list(reply[1], ref.conversation, now)
         return outcome, end

@@ -21,6 +21,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from app.domain.errors import StoreUnavailable
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
+from app.domain.measures import Measures
 from app.domain.startup import StartupError
 from app.store import keys
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, is_passing, pack, store_errors
@@ -66,9 +67,16 @@ class Journal:
     """Commits for all runners of the process. `start` it before use; `close` it when no writer is open any more."""
 
     def __init__(
-        self, connector: Connector, *, durability: Durability, lease_seconds: float, outage_seconds: float
+        self,
+        connector: Connector,
+        *,
+        durability: Durability,
+        lease_seconds: float,
+        outage_seconds: float,
+        measures: Measures,
     ) -> None:
         self._connector = connector
+        self._measures = measures
         self._lease_ms = int(lease_seconds * 1000)
         self._lease_beats = max(1, int(lease_seconds / 3 / BEAT_SECONDS))
         self._outage_seconds = outage_seconds
@@ -239,8 +247,9 @@ class Journal:
         """Take the replies of the commit that was in flight. Raises _Outage where they tell of one."""
         assert self._in_flight is not None
         self._check(replies)
-        calls, writers, beats, _ = self._in_flight
+        calls, writers, beats, since = self._in_flight
         self._in_flight = None
+        self._measures.committed(len(replies) - self._waits, self._loop.time() - since)
         if calls or beats:
             for call, reply in zip(calls, replies, strict=False):
                 _deliver(call.reply, reply)
@@ -321,9 +330,11 @@ class Journal:
 
     def _went_down(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
+        self._measures.store_failed()
         if self._down_since is not None:
             return
         self._down_since = self._loop.time()
+        self._measures.store_went()
         self._give_up = self._loop.call_later(self._outage_seconds, self._interrupt_all)
         if self._ready is not None and self._ready.done() and not self._ready.exception():
             log.warning("The store is away (%s); %d answers wait for it.", self._last_error, len(self._writers))
@@ -334,6 +345,7 @@ class Journal:
         elif self._down_since is not None:
             log.warning("The store is back after %.1f s.", self._loop.time() - self._down_since)
         self._down_since = None
+        self._measures.store_came()
         if self._give_up is not None:
             self._give_up.cancel()
 

@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying, RetryCallState
 from tenacity.wait import wait_base, wait_exception, wait_random_exponential
 
 from app.domain.errors import UpstreamError
+from app.domain.measures import Measures
 from app.upstream.client import ChatRequest, Upstream
 from app.upstream.deltas import Delta, Notice
 
@@ -45,6 +46,7 @@ class Retrying:
         jitter: wait_base = FULL_JITTER,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        measures: Measures | None = None,
     ) -> None:
         """`jitter`, `sleep` and `clock` (both in seconds) are for tests."""
         self._upstream = upstream
@@ -53,6 +55,7 @@ class Retrying:
         self._wait = wait_exception(_asked_for) + jitter
         self._sleep = sleep
         self._clock = clock
+        self._measures = measures or Measures(on=False)
 
     async def stream(self, request: ChatRequest, models: Sequence[str]) -> AsyncGenerator[Delta, None]:
         """Yield the answer of the first of `models` that begins one, as `Upstream.stream` does, after `Notice`s.
@@ -76,6 +79,7 @@ class Retrying:
                             said = True
                             yield delta
                 except UpstreamError as error:
+                    self._measures.upstream_failed(error.code)
                     if said or not error.transient:
                         raise
                     delay = self._delay(attempt, error, self._retry_seconds - (self._clock() - begun))
@@ -86,6 +90,7 @@ class Retrying:
                 if delay is None:
                     break
                 attempt += 1
+                self._measures.upstream_retried()
                 log.info("the upstream is asked again in %.2f s, attempt %d", delay, attempt)
                 yield Notice({"code": "retrying", "attempt": attempt, "delay_seconds": round(delay, 2)})
                 await self._sleep(delay)

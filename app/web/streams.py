@@ -13,6 +13,7 @@ from aiohttp_sse import EventSourceResponse
 
 from app.domain.events import events_after
 from app.domain.live_log import LiveLog
+from app.domain.measures import Measures
 from app.web.native import HEARTBEAT, frame, frames
 
 #: Characters that a reader who is behind gets in one write. What it has not taken yet waits in the shared log, not in
@@ -40,11 +41,12 @@ class _Response(EventSourceResponse):
 class Streams:
     """All event streams of the process."""
 
-    def __init__(self, *, heartbeat_seconds: float, send_timeout_seconds: float) -> None:
+    def __init__(self, *, heartbeat_seconds: float, send_timeout_seconds: float, measures: Measures) -> None:
         """`send_timeout_seconds` 0: a client may stall for ever."""
         # aiohttp-sse takes no 0 for 'none': a year is none.
         self._heartbeat_seconds = heartbeat_seconds or 365 * 24 * 3600.0
         self._send_timeout_seconds = send_timeout_seconds or None
+        self._measures = measures
         self._readers: set[_Reader] = set()
         self._closing = False
 
@@ -62,12 +64,14 @@ class Streams:
         async with response:
             reader = _Reader(request, writer, live, cursor)
             self._readers.add(reader)
+            self._measures.reader_came()
             try:
                 if self._closing and not live.over:
                     reader.close()
                 await reader.run(self._send_timeout_seconds)
             finally:
                 self._readers.discard(reader)
+                self._measures.reader_went()
         return response
 
     def response(self) -> EventSourceResponse:
