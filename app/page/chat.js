@@ -1,0 +1,234 @@
+// The conversation that is open: sends, follows the answer that is being written, and moves between branches.
+
+import {problemWords} from './api.js'
+import {t} from './i18n.js'
+import {Tree} from './tree.js'
+
+const QUESTION = 'pending-question'
+const ANSWER = 'pending-answer'
+// `start` is sent before the model is asked. Where it comes late, and the end at once after it, somebody held it back.
+const HELD_BACK_MS = 1500
+const AT_ONCE_MS = 250
+
+export class Chat {
+  id = null
+  #tree = new Tree()
+  #leaf = null
+  #turn = null // the answer that is followed: {stream, answer, abort}
+
+  /** `parts`: the api, and what shows: thread, composer, status(words), opened(id), changed(id), buffered(finding). */
+  constructor(parts) {
+    Object.assign(this, parts)
+  }
+
+  get busy() { return this.#turn !== null }
+
+  /** Open a conversation, or a new one (null). */
+  async open(id) {
+    this.#leave()
+    this.id = id
+    this.#tree = new Tree()
+    this.#leaf = null
+    this.thread.clear()
+    if (id === null) this.#show()
+    else await this.look()
+  }
+
+  /** See what is new in the open conversation, unless this tab itself is writing it. */
+  async look() {
+    const id = this.id
+    if (id === null || this.busy) return
+    let body
+    try {
+      body = await this.api.conversation(id)
+    } catch (error) {
+      if (this.id !== id || this.busy) return
+      if (error.status === 404) this.thread.say(t('lost'))
+      else if (this.#tree.size === 0) this.thread.say(problemWords(error))
+      return
+    }
+    if (this.id === id && !this.busy) this.#adopt(body)
+  }
+
+  /** Ask. `parent` is the message to follow: the last one shown, unless it says otherwise (null: none). */
+  send(text, parent = this.#leaf) {
+    if (this.busy) return
+    const again = () => { this.#forget(); this.send(text, parent) }
+    this.#tree.put({id: QUESTION, parent, role: 'user', content: text, status: 'completed', pending: true})
+    this.#begin(QUESTION, signal => this.api.send(text, {conversation: this.id, parent, signal}), again, text)
+  }
+
+  /** Ask the same again: another answer beside this one. */
+  regenerate(message) {
+    if (this.busy) return
+    const again = () => { this.#forget(); this.#leaf = message.id; this.regenerate(message) }
+    this.#begin(message.parent, signal => this.api.regenerate(message.id, {signal}), again)
+  }
+
+  /** Ask something else in a message's place. */
+  edit(message, text) { this.send(text, message.parent) }
+
+  /** Stop the answer that is being written. */
+  async stop() {
+    try {
+      await this.#turn?.stream?.stop()
+    } catch (error) {
+      this.status(problemWords(error))
+    }
+  }
+
+  /** Show another version of a message, with what came after it. */
+  show(id, step) {
+    this.#leaf = this.#tree.leaf(id)
+    this.#show()
+    const row = this.thread.view(id)?.tools
+    ;(row?.querySelector(`[data-step="${step}"]:not(:disabled)`) ?? row?.querySelector('[data-step]:not(:disabled)'))?.focus()
+  }
+
+  #begin(parent, open, again, text = '') {
+    this.#tree.put({id: ANSWER, parent, role: 'assistant', content: '', status: 'streaming', pending: true})
+    this.#leaf = ANSWER
+    const turn = this.#newTurn(ANSWER)
+    this.#show()
+    this.follower.toEnd()
+    this.#follow(turn, open(turn.abort.signal), again, text)
+  }
+
+  #newTurn(answer) {
+    const turn = {answer, stream: null, abort: new AbortController(), asked: performance.now(), started: 0}
+    this.#turn = turn
+    return turn
+  }
+
+  async #follow(turn, stream, again, text) {
+    turn.stream = stream
+    let failure = null
+    try {
+      for await (const event of stream) {
+        if (this.#turn !== turn) return
+        this.#take(turn, event)
+      }
+    } catch (error) {
+      failure = error
+    }
+    if (this.#turn !== turn) return
+    this.#turn = null
+    if (failure) this.#failed(turn, failure, again, text)
+    else this.#show()
+  }
+
+  #take(turn, event) {
+    const view = this.thread.view(turn.answer)
+    const message = this.#tree.get(turn.answer)
+    switch (event.type) {
+      case 'start': return this.#started(turn, event)
+      case 'text':
+        message.content += event.text
+        return view.write(event.text)
+      case 'reasoning':
+        message.reasoning = (message.reasoning ?? '') + event.text
+        return view.write('', event.text)
+      case 'tool_call':
+        message.tool_calls = [...(message.tool_calls ?? []), event]
+        return view.call(event)
+      case 'notice': return view.notice(event)
+      case 'end': return this.#ended(turn, event)
+    }
+  }
+
+  #started(turn, event) {
+    turn.started = performance.now()
+    if (turn.answer === ANSWER) {
+      const question = this.#tree.get(QUESTION)
+      const answer = this.#tree.get(ANSWER)
+      this.#tree.remove(ANSWER)
+      if (question) {
+        this.#tree.remove(QUESTION)
+        this.#tree.put({...question, id: event.reply_to, pending: false})
+        this.thread.rename(QUESTION, event.reply_to)
+      }
+      this.#tree.put({...answer, id: event.message, parent: event.reply_to, model: event.model, pending: false})
+      this.thread.rename(ANSWER, event.message)
+      this.#leaf = turn.answer = event.message
+      if (this.id === null) {
+        this.id = event.conversation
+        this.opened(this.id)
+      }
+      this.changed(this.id)
+    }
+    const message = this.#tree.get(turn.answer)
+    Object.assign(message, {content: '', status: 'streaming'})
+    delete message.reasoning
+    delete message.tool_calls
+    this.#show()
+    this.thread.view(turn.answer).begin()
+    this.status(t('answering'))
+  }
+
+  #ended(turn, event) {
+    const message = this.#tree.get(turn.answer)
+    Object.assign(message, {status: event.status, finish_reason: event.finish_reason, usage: event.usage, error: event.error})
+    if (event.model) message.model = event.model
+    this.status(t({completed: 'complete', stopped: 'stopped', interrupted: 'interrupted'}[event.status] ?? 'failed'))
+    this.changed(this.id)
+    const late = turn.started - turn.asked > HELD_BACK_MS && performance.now() - turn.started < AT_ONCE_MS
+    if (late && message.content) this.buffered()
+  }
+
+  #failed(turn, error, again, text) {
+    const view = this.thread.view(turn.answer)
+    if (error.code === 'conversation_busy') { // another tab was faster: show that answer, and give the text back
+      this.#forget()
+      if (text) this.composer.fill(text)
+      this.status(t('busy'))
+      this.look()
+      return
+    }
+    const words = problemWords(error)
+    if (turn.answer !== ANSWER) {
+      view?.say(words, () => this.open(this.id))
+      this.composer.answering = false
+      return
+    }
+    Object.assign(this.#tree.get(ANSWER), {status: 'failed'})
+    this.#show()
+    view?.say(words, again)
+  }
+
+  /** Take back what was never accepted. */
+  #forget() {
+    const parent = this.#tree.get(QUESTION) ? this.#tree.get(QUESTION).parent : this.#tree.get(ANSWER)?.parent
+    this.#tree.remove(ANSWER)
+    this.#tree.remove(QUESTION)
+    this.#leaf = parent ?? null
+    if (this.#leaf !== null) this.#leaf = this.#tree.leaf(this.#leaf)
+    this.#show()
+  }
+
+  /** Let the answer go on without us. A message that is on its way is not held back. */
+  #leave() {
+    const turn = this.#turn
+    this.#turn = null
+    if (turn && turn.answer !== ANSWER) turn.abort.abort()
+  }
+
+  #adopt(body) {
+    const pending = this.#tree.get(ANSWER) ? [this.#tree.get(QUESTION), this.#tree.get(ANSWER)].filter(Boolean) : []
+    this.#tree = new Tree([...body.messages, ...pending])
+    if (body.active) this.#leaf = body.active
+    else if (!this.#tree.get(this.#leaf)) this.#leaf = body.messages.at(-1)?.id ?? null
+    else this.#leaf = this.#tree.leaf(this.#leaf)
+    if (body.active) {
+      const turn = this.#newTurn(body.active)
+      this.#show()
+      this.#follow(turn, this.api.resume(body.active, {signal: turn.abort.signal}))
+    } else {
+      this.#show()
+    }
+  }
+
+  #show() {
+    this.thread.show(this.#tree, this.#tree.path(this.#leaf), this.busy)
+    this.composer.answering = this.busy
+  }
+}

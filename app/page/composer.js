@@ -1,0 +1,62 @@
+// Where one writes: a box that grows, and one button that sends, or stops the answer that is being written.
+
+import {icon} from './dom.js'
+import {t} from './i18n.js'
+
+export class Composer {
+  #answering = false
+
+  /** `send(text)` and `stop()` are what the button and the keys do. */
+  constructor(form, {send, stop}) {
+    this.box = form.querySelector('textarea')
+    this.button = form.querySelector('button')
+    this.send = send
+    this.stop = stop
+    form.addEventListener('submit', event => {
+      event.preventDefault()
+      if (this.#answering) this.stop()
+      else this.#submit()
+    })
+    this.box.addEventListener('input', () => this.#fit())
+    this.box.addEventListener('keydown', event => {
+      // Enter also ends the choice of a character in an input method: that one is not ours.
+      if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return
+      event.preventDefault()
+      if (!this.#answering) this.#submit()
+    })
+    this.answering = false
+  }
+
+  /** Is an answer being written? Then the button stops it. */
+  set answering(value) {
+    this.#answering = value
+    this.button.classList.toggle('stop', value)
+    this.button.setAttribute('aria-label', value ? t('stop') : t('send'))
+    this.button.title = value ? t('stop') : t('send')
+    this.button.replaceChildren(icon(value ? 'stop' : 'send'))
+    this.#fit()
+  }
+
+  /** Put a text into the box. */
+  fill(text) {
+    this.box.value = text
+    this.#fit()
+    this.box.focus()
+  }
+
+  focus() { this.box.focus() }
+
+  #submit() {
+    const text = this.box.value.trim()
+    if (!text) return
+    this.box.value = ''
+    this.#fit()
+    this.send(text)
+  }
+
+  #fit() {
+    this.box.style.height = 'auto'
+    this.box.style.height = `${this.box.scrollHeight}px`
+    this.button.disabled = !this.#answering && this.box.value.trim() === ''
+  }
+}

@@ -1,0 +1,127 @@
+// The list of conversations, newest first: open, rename, delete (after a question), and older ones on demand.
+
+import {el, iconButton} from './dom.js'
+import {t} from './i18n.js'
+
+export class Sidebar {
+  #rows = []
+  #next = null
+  #current = null
+  #editing = null
+
+  /** `api` as in `api.js`; `removed(id)` and `renamed(id)` tell what was done here. */
+  constructor(root, api, {removed, renamed}) {
+    this.root = root
+    this.list = root.querySelector('.conversations')
+    this.more = root.querySelector('.more')
+    this.nothing = root.querySelector('.nothing')
+    this.dialog = document.querySelector('#remove')
+    this.api = api
+    this.removed = removed
+    this.renamed = renamed
+    this.more.addEventListener('click', () => this.#older())
+  }
+
+  /** The conversation that is open. */
+  set current(id) {
+    this.#current = id
+    for (const link of this.list.querySelectorAll('a')) mark(link, link.hash.slice(1) === id)
+  }
+
+  title(id) { return this.#rows.find(row => row.id === id)?.title ?? null }
+
+  /** Read the list anew. Older pages that were opened stay. */
+  async load() {
+    const page = await this.api.conversations()
+    const fresh = new Set(page.conversations.map(row => row.id))
+    const last = page.conversations.at(-1)
+    const older = page.next && this.#rows.length > page.conversations.length
+      ? this.#rows.filter(row => !fresh.has(row.id) && row.updated_at <= last.updated_at) : []
+    if (older.length === 0) this.#next = page.next
+    this.#rows = [...page.conversations, ...older]
+    this.#draw()
+  }
+
+  async #older() {
+    const page = await this.api.conversations(this.#next)
+    const known = new Set(this.#rows.map(row => row.id))
+    const first = page.conversations.find(row => !known.has(row.id))
+    this.#rows.push(...page.conversations.filter(row => !known.has(row.id)))
+    this.#next = page.next
+    this.#draw()
+    if (first) this.#link(first.id)?.focus()
+  }
+
+  #link(id) { return this.list.querySelector(`a[href="#${id}"]`) }
+
+  #draw() {
+    if (this.#editing) return
+    const focused = this.list.contains(document.activeElement) ? document.activeElement : null
+    const row = focused?.closest('li')?.dataset.id
+    const role = focused?.dataset.role
+    this.list.replaceChildren(...this.#rows.map(item => this.#row(item)))
+    if (row) this.list.querySelector(`li[data-id="${row}"] [data-role="${role}"]`)?.focus()
+    this.nothing.hidden = this.#rows.length > 0
+    this.more.hidden = this.#next === null
+  }
+
+  #row(item) {
+    const title = item.title ?? t('untitled')
+    const link = el('a', {href: `#${item.id}`, dir: 'auto', 'data-role': 'open', text: title, title})
+    mark(link, item.id === this.#current)
+    return el('li', {'data-id': item.id}, link,
+      iconButton('edit', `${t('rename')}: ${title}`, event => this.#rename(item, event.currentTarget), {'data-role': 'rename'}),
+      iconButton('remove', `${t('remove')}: ${title}`, () => this.#remove(item), {'data-role': 'remove'}))
+  }
+
+  #rename(item, button) {
+    const row = button.closest('li')
+    const input = el('input', {type: 'text', 'aria-label': t('title'), maxlength: '200', dir: 'auto'})
+    input.value = item.title ?? ''
+    this.#editing = item.id
+    const done = async keep => {
+      if (this.#editing !== item.id) return
+      this.#editing = null
+      const title = input.value.trim()
+      if (keep && title && title !== item.title) {
+        item.title = title
+        this.#draw()
+        await this.api.rename(item.id, title)
+        this.renamed(item.id)
+      } else {
+        this.#draw()
+      }
+      this.list.querySelector(`li[data-id="${item.id}"] [data-role="rename"]`)?.focus()
+    }
+    input.addEventListener('keydown', event => {
+      if (event.key === 'Enter' && !event.isComposing) { event.preventDefault(); done(true) }
+      if (event.key === 'Escape') { event.stopPropagation(); done(false) }
+    })
+    input.addEventListener('blur', () => done(true))
+    row.replaceChildren(input)
+    input.focus()
+    input.select()
+  }
+
+  #remove(item) {
+    const dialog = this.dialog
+    dialog.querySelector('p').textContent = t('removeMore', {title: item.title ?? t('untitled')})
+    dialog.returnValue = ''
+    dialog.onclose = async () => {
+      if (dialog.returnValue !== 'remove') return
+      const at = this.#rows.indexOf(item)
+      this.#rows = this.#rows.filter(row => row.id !== item.id)
+      this.#draw()
+      const neighbour = this.#rows[Math.min(Math.max(at, 0), this.#rows.length - 1)]
+      ;(neighbour ? this.#link(neighbour.id) : this.root.querySelector('.new-chat'))?.focus()
+      await this.api.remove(item.id)
+      this.removed(item.id)
+    }
+    dialog.showModal()
+  }
+}
+
+function mark(link, current) {
+  if (current) link.setAttribute('aria-current', 'page')
+  else link.removeAttribute('aria-current')
+}
