@@ -5,7 +5,8 @@ import re
 import resource
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,22 @@ def pinned(core: int, command: list[str]) -> list[str]:
     if len(CORES) < 2 or shutil.which("taskset") is None:
         return command
     return ["taskset", "-c", str(core), *command]
+
+
+@contextmanager
+def everywhere() -> Iterator[None]:
+    """Let what is started in this block run on all cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def keep_apart() -> None:
+    """Keep this process, and what it starts, off the servers' core, unless said otherwise."""
+    os.sched_setaffinity(0, {OTHER_CORE})
 
 
 def pin(root: int, cores: set[int]) -> None:

@@ -12,29 +12,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from tests.bench.contestants import stack_installed
 from tests.bench.machine import description
-from tests.bench.processes import CORES, raise_limits
+from tests.bench.processes import CORES, keep_apart, raise_limits
 from tests.bench.scenarios import scenarios
-from tests.bench.table import Result, Row, changes, table
+from tests.bench.servers import stack_installed
+from tests.bench.table import Row, Scenario, changes, table
 from tests.support.service import ROOT
 
 SAVED = ROOT / "tests" / "output" / "bench.json"
 
 log = logging.getLogger("bench")
-
-
-class Scenario(Protocol):
-    """What is measured: has a short name, and runs some rounds."""
-
-    @property
-    def name(self) -> str:
-        """Return its name."""
-
-    async def run(self, rounds: int) -> Result:
-        """Measure, and return what was found."""
 
 
 async def bench(chosen: Sequence[Scenario], rounds: int, saved: Path = SAVED) -> int:
@@ -44,14 +33,16 @@ async def bench(chosen: Sequence[Scenario], rounds: int, saved: Path = SAVED) ->
     figures: dict[str, dict[str, float]] = {}
     wrong = 0
     began = time.monotonic()
-    for number, scenario in enumerate(chosen, 1):
-        log.info("%s (%d of %d, %.0f s so far)", scenario.name, number, len(chosen), time.monotonic() - began)
-        result = await scenario.run(rounds)
-        rows += result.rows
-        figures[scenario.name] = result.figures
-        wrong += result.wrong
-    print(table(rows))
-    print(f"\nMeasured on {description()}. Rounds: {rounds}.")
+    try:
+        for number, scenario in enumerate(chosen, 1):
+            log.info("%s (%d of %d, %.0f s so far)", scenario.name, number, len(chosen), time.monotonic() - began)
+            result = await scenario.run(rounds)
+            rows += result.rows
+            figures[scenario.name] = result.figures
+            wrong += result.wrong
+    finally:  # what was measured before something failed is worth seeing
+        print(table(rows))
+    print(f"\nMeasured on {description()}. Medians of {rounds} rounds, {time.monotonic() - began:.0f} s in all.")
     for line in changes(figures, last.get("figures", {})):
         log.info("%s", line)
     saved.parent.mkdir(exist_ok=True)
@@ -83,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not stack_installed() and not options.quick:
         log.warning("Without the FastAPI stack, which is not installed: `make bench` installs it.")
     raise_limits()
+    keep_apart()
     return 1 if asyncio.run(bench(chosen, 1 if options.quick else options.rounds)) else 0
 
 

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator
 
+from tests.bench.history import History
+from tests.bench.one_piece import OnePiece
+from tests.bench.open_streams import OpenStreams
 from tests.bench.script import Script
+from tests.bench.startup import Startup
 from tests.bench.streams import Streams
+from tests.bench.table import Scenario
+from tests.bench.workers import Workers
 
 
-def scenarios(*, quick: bool = False) -> Iterator[Streams]:
+def scenarios(*, quick: bool = False) -> Iterator[Scenario]:
     """Yield all scenarios; `quick`: shorter answers, no FastAPI stack."""
     part = 5 if quick else 1
     stack = not quick
@@ -43,9 +49,9 @@ def scenarios(*, quick: bool = False) -> Iterator[Streams]:
     )
     yield Streams(
         name="S4-paced",
-        title="50 streams of 400 tokens/s, 8 in each write",
+        title="50 streams of 800 tokens/s, 8 in each write",
         streams=50,
-        script=Script(1600 // part, 400, 8),
+        script=Script(1600 // part, 800, 8),
         spread=1,
         stack=False,
         cpu_goal="1.5 x pipe",
@@ -58,3 +64,8 @@ def scenarios(*, quick: bool = False) -> Iterator[Streams]:
         spread=1,
         stack=False,
     )
+    yield OpenStreams(streams=200, script=Script(16, 2), spread=2, look=2) if quick else OpenStreams()
+    yield History(long=100, posts=10, stack=False) if quick else History()
+    yield OnePiece(requests=80, stack=False) if quick else OnePiece()
+    yield Startup(conversations=200 // part)
+    yield Workers(script=Script(30, 30)) if quick else Workers()

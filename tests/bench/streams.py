@@ -87,10 +87,11 @@ class Streams:
                 },
             ),
         ]
-        if self.script.rate:
+        if self.first_goal:
             rows.append(Row("first token, p50 / p99 ms", **_later(runs, "first"), goal=self.first_goal))
             if herds:
                 rows.append(Row("where all are asked for at once (in all)", **_times(herds, "first")))
+        if self.gap_goal:
             rows.append(Row("gap between tokens, p99 ms", **_later(runs, "gap"), goal=self.gap_goal))
         rows.append(Row("wrong answers", **{name: str(count) for name, count in wrong.items()}, goal="0"))
         return Result(rows, {name: round(value, 3) for name, value in figures.items()}, sum(wrong.values()))

@@ -1,9 +1,14 @@
 """The figures as one table, in the form in which the README shows it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 HEAD = ("", "upstream itself", "byte pipe", "FastAPI stack", "Parley", "Parley / pipe", "goal")
+
+#: Smaller changes from one run to another mean nothing.
+NOISE = 0.05
+#: Whose figures are not compared with those of a run before.
+YARDSTICKS = ("upstream_", "pipe_", "stack_", "herd_")
 
 
 class Row(NamedTuple):
@@ -30,6 +35,17 @@ class Result(NamedTuple):
     wrong: int = 0
 
 
+class Scenario(Protocol):
+    """What is measured: has a short name, and runs some rounds."""
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+
+    async def run(self, rounds: int) -> Result:
+        """Measure, and return what was found."""
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return a table in Markdown."""
     lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
@@ -42,12 +58,11 @@ def number(value: float) -> str:
 
 
 def changes(figures: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> list[str]:
-    """Return a sentence for each figure that was saved before too, of the same scenario."""
+    """Return a sentence for each figure of Parley's that is another than in a run before, by more than noise."""
     lines = []
     for scenario, many in figures.items():
         for name, value in many.items():
             was = before.get(scenario, {}).get(name)
-            if was is not None:
-                change = f" ({(value / was - 1) * 100:+.0f} %)" if was else ""
-                lines.append(f"{scenario} {name}: {number(value)}, was {number(was)}{change}")
+            if was and not name.startswith(YARDSTICKS) and abs(value / was - 1) > NOISE:
+                lines.append(f"{scenario} {name}: {number(value)}, was {number(was)} ({value / was - 1:+.0%})")
     return lines

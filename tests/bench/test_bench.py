@@ -1,12 +1,17 @@
 """The measurements run, and see a wrong answer; what they measure is not looked at."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
+from tests.bench.history import History
+from tests.bench.one_piece import OnePiece
+from tests.bench.open_streams import OpenStreams
 from tests.bench.run import bench
 from tests.bench.script import Script
+from tests.bench.startup import Startup
 from tests.bench.streams import Streams
 
 
@@ -31,3 +36,16 @@ async def test_a_run_prints_a_table_without_a_wrong_answer_and_saves_it(
 async def test_an_answer_that_is_not_the_expected_one_is_counted(tmp_path: Path) -> None:
     # Two streams at each of the upstream itself, the pipe and Parley.
     assert await bench([_tiny("wrong")], 1, tmp_path / "bench.json") == 6
+
+
+async def test_the_other_scenarios_run_too() -> None:
+    # All at the same time: what they measure is not looked at here.
+    history, open_streams, one_piece, startup = await asyncio.gather(
+        History(short=1, long=3, posts=1, stack=False).run(1),
+        OpenStreams(streams=3, script=Script(8, 4), spread=0.1, look=0.1, settle=0.3).run(1),
+        OnePiece(requests=4, many=2, stack=False).run(1),
+        Startup(conversations=1).run(1),
+    )
+    assert (open_streams.wrong, one_piece.wrong) == (0, 0)
+    assert history.figures["long_sent"] >= history.figures["short_sent"] == 3
+    assert startup.figures.keys() == {"new_ms", "used_ms"}

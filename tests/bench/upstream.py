@@ -75,6 +75,7 @@ class Seen:
     """What the server was last asked, and how late each token was."""
 
     def __init__(self) -> None:
+        self.connections = 0
         self.messages = 0
         self.bytes = 0
         self.late: list[float] = []
@@ -92,6 +93,9 @@ class Model(asyncio.Protocol):
 
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
+        seen.connections += 1
+        #: Another one for each connection, so that all together are cut at every byte.
+        self._shift = seen.connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._request = b""
@@ -157,7 +161,7 @@ class Model(asyncio.Protocol):
         data = writes(script)[number]
         self._seen.late.append(self._loop.time() - due)
         if script.how == "cut":
-            at = 1 + number * 7 % (len(data) - 1)
+            at = 1 + (number * 7 + self._shift) % (len(data) - 1)
             self._loop.call_later(CUT_SECONDS, self._transport.write, data[at:])
             data = data[:at]
         self._transport.write(data)
