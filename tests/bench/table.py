@@ -7,8 +7,8 @@ HEAD = ("", "upstream itself", "byte pipe", "FastAPI stack", "Parley", "Parley /
 
 #: Smaller changes from one run to another mean nothing.
 NOISE = 0.05
-#: Whose figures are not compared with those of a run before.
-YARDSTICKS = ("upstream_", "pipe_", "stack_", "herd_")
+#: What is not compared with a run before: others than Parley, and how far single rounds went.
+LEFT_OUT = ("upstream_", "pipe_", "stack_", "herd_", "ratio_", "parley_late", "parley_readers_busy")
 
 
 class Row(NamedTuple):
@@ -63,6 +63,6 @@ def changes(figures: dict[str, dict[str, float]], before: dict[str, dict[str, fl
     for scenario, many in figures.items():
         for name, value in many.items():
             was = before.get(scenario, {}).get(name)
-            if was and not name.startswith(YARDSTICKS) and abs(value / was - 1) > NOISE:
+            if was and not name.startswith(LEFT_OUT) and abs(value / was - 1) > NOISE:
                 lines.append(f"{scenario} {name}: {number(value)}, was {number(was)} ({value / was - 1:+.0%})")
     return lines
