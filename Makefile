@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench soak run-local-model test-local-model lock clean
+.PHONY: help install run test lint bench soak run-local-model test-local-model test-deploy roll lock clean
 
 help:
 	@echo "make run      serve on http://127.0.0.1:8080/ (installs what it needs first)"
 	@echo "make test     all tests        make lint   format, lint and types"
 	@echo "make bench    what a token costs, beside a pipe that copies bytes"
 	@echo "make run-local-model   the same on a real small model, which is a toy"
+	@echo "make roll     replace the replicas of docker compose, one after another"
+	@echo "make test-deploy       build it, start it, break it: on a Docker engine"
 	@echo "make soak     random faults for SECONDS=60"
 	@echo "make install  build .venv      make lock   pin the dependencies anew      make clean  remove .venv"
 
@@ -76,6 +78,19 @@ run-local-model: $(VENV)/local-model
 
 test-local-model: $(VENV)/local-model $(VENV)/development
 	PARLEY_LOCAL_MODEL=1 $(BIN)/python -m pytest tests/local_model $(ARGS)
+
+test-deploy: $(VENV)/development
+	@docker info >/dev/null 2>&1 || { echo "There is no Docker engine here (docker info fails)." >&2; exit 1; }
+	PARLEY_DEPLOY=1 $(BIN)/python -m pytest tests/deploy --timeout 300 --log-cli-level INFO $(ARGS)
+
+# One replica after another, where compose alone would stop all at once: a new one begins, then an old one drains.
+roll:
+	docker compose build app
+	@set -e; old=$$(docker compose ps --quiet app); count=$$(echo "$$old" | wc -l); \
+	for replica in $$old; do \
+		docker compose up --detach --wait --no-deps --no-recreate --scale app=$$((count + 1)) app; \
+		docker stop "$$replica" >/dev/null; docker rm --volumes "$$replica" >/dev/null; \
+	done
 
 # Pins for all platforms and Pythons that are supported, with the hashes of every file.
 lock: $(VENV)/made

@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import sys
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -14,6 +15,10 @@ from app.main import create_app, drain
 from app.settings import Settings, load
 from app.token_command import add_token_command, run_token_command
 
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 try:
     import uvloop
 except ImportError:  # not on every platform
@@ -33,6 +38,7 @@ def main() -> int:
         _quiet(settings.log_level)
         if arguments.command == "token":
             return run_token_command(settings, arguments)
+        _raise_file_limit()
         runner = _loop_runner()
         with runner:
             runner.run(serve(settings))
@@ -64,6 +70,8 @@ async def serve(settings: Settings) -> None:
         gc.freeze()
         await stop.wait()
         stop.clear()
+        if settings.close_on_shutdown:
+            await site.stop()  # connections that are open stay
         draining = asyncio.create_task(drain(app, settings.shutdown_grace_seconds))
         again = asyncio.create_task(stop.wait())
         await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
@@ -88,6 +96,14 @@ def _stop_signals() -> asyncio.Event:
 
 def _loop_runner() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
+
+
+def _raise_file_limit() -> None:
+    """Take as many open files as the system lets us have: a stream costs one, an answer another, and many begin with 1024."""
+    if resource is not None:
+        with suppress(OSError, ValueError):  # macOS says "unlimited", and takes less
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _quiet(level: str) -> None:

@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="where the embedded store keeps its files")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
     shutdown_grace_seconds: Seconds = Field(20, description="how long running answers may go on after SIGTERM")
+    close_on_shutdown: bool = Field(
+        False,  # noqa: FBT003 - the default of a field
+        description="refuse connections from SIGTERM on, for a proxy that then asks another replica",
+    )
 
     # store
     redis_url: SecretStr | None = Field(None, description="redis://, rediss:// or unix://; none: the embedded store")

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+import pytest
 from aiohttp import ClientSession
 
 from tests.faults.conftest import Replicas
@@ -36,6 +37,30 @@ async def test_running_answers_finish_within_the_grace_while_their_readers_stay_
         assert reader.end is not None
         assert (reader.text, reader.end["status"]) == ("one two", "completed")
         assert (late.text, late.end) == (reader.text, reader.end)
+        assert await service.ended(5) == 0
+
+
+async def test_behind_a_proxy_nobody_new_is_let_in_while_those_inside_are_served(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        (service,) = await replicas(1, close_on_shutdown=True)
+        gate = upstream.gate()
+        upstream.reply(["one ", "two"], gate=gate)
+        gate.release()
+        reader = Reader()
+        async with session.post(f"{service.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=5)
+            service.signal(signal.SIGTERM)
+            host, port = service.url.removeprefix("http://").split(":")
+            with pytest.raises(ConnectionRefusedError):
+                while True:  # until the signal has arrived
+                    _, writer = await asyncio.open_connection(host, int(port))
+                    writer.close()
+            gate.open()
+            await reader.read(response)
+        assert reader.end is not None
+        assert (reader.text, reader.end["status"]) == ("one two", "completed")
         assert await service.ended(5) == 0
 
 

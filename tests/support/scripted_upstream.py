@@ -68,8 +68,9 @@ class Script:
 class ScriptedUpstream:
     """Use it as `async with ScriptedUpstream() as upstream`; each POST takes the next script, or else `default`."""
 
-    def __init__(self) -> None:
-        """Begin without scripts."""
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Begin without scripts. `port` 0 is a free one."""
+        self._address = (host, port)
         #: The address to give to a client, ending in `/v1`; known once it is entered.
         self.base_url = ""
         #: The JSON body and the headers of each POST, in order.
@@ -137,7 +138,7 @@ class ScriptedUpstream:
         # With cancellation a handler notices at once that its client has gone.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, *self._address).start()
         host, port = self._runner.addresses[0][:2]
         self.base_url = f"http://{host}:{port}/v1"
         return self

@@ -1,0 +1,1 @@
+"""The whole deployment on a real engine; on request only."""
