@@ -18,7 +18,7 @@ log = logging.getLogger("bench")
 #: Between two other requests, in seconds.
 PROBE_SECONDS = 0.01
 #: What each stream says, and what is said at once.
-TALK, SHORT = Script(48, 2), Script(5, 0, 5)
+TALK, SHORT = Script(40, 2), Script(5, 0, 5)
 OTHERS = ("health", "conversation")
 
 
@@ -32,8 +32,8 @@ class OpenStreams:
     name: str = "open"
     streams: int = 2000
     script: Script = TALK
-    spread: float = 8
-    look: float = 10
+    spread: float = 6
+    look: float = 8
     settle: float = 2
 
     async def run(self, rounds: int) -> Result:  # noqa: ARG002 - once is long enough

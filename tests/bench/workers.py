@@ -23,7 +23,7 @@ class Workers:
     name: str = "workers"
     streams: int = 500
     script: Script = PACED
-    spread: float = 1
+    spread: float = 2.5
     fast: int = 50
     fast_script: Script = FAST
 
