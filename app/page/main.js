@@ -1,6 +1,6 @@
 // Puts the page together.
 
-import {api} from './api.js'
+import {api, problemWords} from './api.js'
 import {Chat} from './chat.js'
 import {Composer} from './composer.js'
 import {t, translate} from './i18n.js'
@@ -26,9 +26,11 @@ const thread = new Thread($('#thread'), {
 const sidebar = new Sidebar($('#sidebar'), api, {
   removed: id => {
     others.tell(id)
+    list()
     if (id === chat.id) location.hash = ''
   },
   renamed: id => { others.tell(id); name() },
+  failed: error => { hint(problemWords(error)); list() },
 })
 const chat = new Chat({
   api, thread, composer, follower,

@@ -8,9 +8,10 @@ export class Sidebar {
   #next = null
   #current = null
   #editing = null
+  #leaving = new Set() // what is being deleted is not listed any more
 
-  /** `api` as in `api.js`; `removed(id)` and `renamed(id)` tell what was done here. */
-  constructor(root, api, {removed, renamed}) {
+  /** `api` as in `api.js`; `removed(id)`, `renamed(id)` and `failed(error)` tell what was done here. */
+  constructor(root, api, {removed, renamed, failed}) {
     this.root = root
     this.list = root.querySelector('.conversations')
     this.more = root.querySelector('.more')
@@ -19,6 +20,7 @@ export class Sidebar {
     this.api = api
     this.removed = removed
     this.renamed = renamed
+    this.failed = failed
     this.more.addEventListener('click', () => this.#older())
   }
 
@@ -38,7 +40,7 @@ export class Sidebar {
     const older = page.next && this.#rows.length > page.conversations.length
       ? this.#rows.filter(row => !fresh.has(row.id) && row.updated_at <= last.updated_at) : []
     if (older.length === 0) this.#next = page.next
-    this.#rows = [...page.conversations, ...older]
+    this.#rows = [...page.conversations, ...older].filter(row => !this.#leaving.has(row.id))
     this.#draw()
   }
 
@@ -86,7 +88,11 @@ export class Sidebar {
       if (keep && title && title !== item.title) {
         item.title = title
         this.#draw()
-        await this.api.rename(item.id, title)
+        try {
+          await this.api.rename(item.id, title)
+        } catch (error) {
+          return this.failed(error)
+        }
         this.renamed(item.id)
       } else {
         this.#draw()
@@ -110,11 +116,18 @@ export class Sidebar {
     dialog.onclose = async () => {
       if (dialog.returnValue !== 'remove') return
       const at = this.#rows.indexOf(item)
+      this.#leaving.add(item.id)
       this.#rows = this.#rows.filter(row => row.id !== item.id)
       this.#draw()
       const neighbour = this.#rows[Math.min(Math.max(at, 0), this.#rows.length - 1)]
       ;(neighbour ? this.#link(neighbour.id) : this.root.querySelector('.new-chat'))?.focus()
-      await this.api.remove(item.id)
+      try {
+        await this.api.remove(item.id)
+      } catch (error) {
+        if (error.status !== 404) return this.failed(error)
+      } finally {
+        this.#leaving.delete(item.id)
+      }
       this.removed(item.id)
     }
     dialog.showModal()
