@@ -15,7 +15,7 @@ from tests.bench.load import Job, argument
 from tests.bench.processes import OTHER_CORE, pinned
 from tests.bench.script import Script
 from tests.bench.servers import Server, byte_pipe, fastapi_stack, model_server, parley, stack_installed
-from tests.bench.wire import Response, connect, request
+from tests.bench.wire import once
 from tests.support.service import ROOT
 
 log = logging.getLogger("bench")
@@ -64,7 +64,7 @@ class Arena:
 
     async def seen(self) -> dict[str, float]:
         """Return what the model server was last asked, and how late its tokens were since the last look."""
-        seen: dict[str, float] = json.loads((await _once("GET", f"{self.upstream}/seen")).body)
+        seen: dict[str, float] = json.loads((await once("GET", f"{self.upstream}/seen")).body)
         return seen
 
 
@@ -86,15 +86,6 @@ async def arena(scripts: Sequence[Script], *, stack: bool = False, **settings: A
         found.append(Contestant.of("parley", "parley", server))
         running = Arena({who.name: who for who in found}, upstream.url)
         questions = [(who.url, DIALECTS[who.dialect].question(warm_up)) for who in found * 5]
-        await asyncio.gather(*(_once("POST", url, question) for url, question in questions))
+        await asyncio.gather(*(once("POST", url, question) for url, question in questions))
         await running.seen()
         yield running
-
-
-async def _once(method: str, url: str, body: Any = None) -> Response:
-    """Ask on a connection of its own."""
-    connection = await connect(url)
-    try:
-        return await connection.ask(request(method, url, body))
-    finally:
-        connection.close()

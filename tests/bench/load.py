@@ -18,7 +18,7 @@ import uvloop
 from tests.bench.dialects import DIALECTS
 from tests.bench.processes import Use, cpu
 from tests.bench.script import Script
-from tests.bench.wire import Response, connect, request
+from tests.bench.wire import Response, once
 
 #: What a server still does when all has arrived counts too.
 SETTLE_SECONDS = 0.2
@@ -54,11 +54,7 @@ class Stream:
         """Ask when it is time, and read to the end."""
         await asyncio.sleep(max(0.0, begin - time.perf_counter()))
         try:
-            connection = await connect(self._url)
-            self.response = await connection.ask(
-                request("POST", self._url, self._dialect.question(self._script), HEADERS)
-            )
-            connection.close()
+            self.response = await once("POST", self._url, self._dialect.question(self._script), HEADERS)
         except OSError as error:
             self.error = str(error)
 

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+#: No answer of these measurements has this in it, so that its end needs no parser.
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -114,6 +115,15 @@ async def connect(url: str) -> Connection:
     host, _, port = urlsplit(url).netloc.partition(":")
     _, connection = await asyncio.get_running_loop().create_connection(Connection, host, int(port))
     return connection
+
+
+async def once(method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Response:
+    """Ask on a connection of its own. Raises OSError where there is none, or it is cut before the response has ended."""
+    connection = await connect(url)
+    try:
+        return await connection.ask(request(method, url, body, headers))
+    finally:
+        connection.close()
 
 
 def request(method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> bytes:
