@@ -79,11 +79,11 @@ async def arena(scripts: Sequence[Script], *, stack: bool = False, **settings: A
             Contestant("upstream", f"{upstream.url}/v1/chat/completions", "openai", 0, ""),
             Contestant.of("pipe", "openai", await servers.enter_async_context(byte_pipe(upstream.url))),
         ]
-        if stack and stack_installed():
-            server = await servers.enter_async_context(fastapi_stack(upstream.url))
-            found.append(Contestant.of("stack", "stack", server))
         server = await servers.enter_async_context(parley(upstream.url, models, **settings))
         found.append(Contestant.of("parley", "parley", server))
+        if stack and stack_installed():  # the last, as it takes so long, and the two before it are to be neighbours
+            server = await servers.enter_async_context(fastapi_stack(upstream.url))
+            found.append(Contestant.of("stack", "stack", server))
         running = Arena({who.name: who for who in found}, upstream.url)
         questions = [(who.url, DIALECTS[who.dialect].question(warm_up)) for who in found * 5]
         await asyncio.gather(*(once("POST", url, question) for url, question in questions))

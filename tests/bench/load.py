@@ -55,15 +55,18 @@ class Stream:
         await asyncio.sleep(max(0.0, begin - time.perf_counter()))
         try:
             self.response = await once("POST", self._url, self._dialect.question(self._script), HEADERS)
-        except OSError as error:
-            self.error = str(error)
+        except (OSError, ValueError) as error:
+            self.error = repr(error)
 
     def seen(self) -> dict[str, Any]:
         """Return what came: times in seconds, and counts from the first token on."""
         response = self.response
         if response is None or response.status != 200:
             return {"wrong": self.error or str(response and response.head)}
-        told = self._dialect.told(response.body.decode("utf-8", "replace"))
+        try:
+            told = self._dialect.told(response.body.decode())
+        except (ValueError, LookupError) as error:
+            return {"wrong": repr(error)}
         if told.text != self._script.text or not told.ended:
             return {"wrong": f"{len(told.text)} characters, not those {len(self._script.text)} of the upstream"}
         start = response.raw.index(b"w0")

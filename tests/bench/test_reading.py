@@ -69,6 +69,9 @@ async def test_a_right_answer_is_counted_and_timed() -> None:
         [HEAD, chunk(event(0)), *writes(SCRIPT)],  # one came twice
         [HEAD, chunk(b"".join(map(event, range(3)))), b"0\r\n\r\n"],  # no end, but of the body
         [HEAD, *writes(SCRIPT)[:2]],  # cut
+        [HEAD, *writes(SCRIPT)[:2], chunk(b'data: {"choices": []}\n\n'), b"0\r\n\r\n"],
+        [HEAD, *writes(SCRIPT)[:2], chunk(b"data: \xff\n\n"), b"0\r\n\r\n"],
+        [HEAD, *writes(SCRIPT)[:2], b"no chunk\r\n", b"0\r\n\r\n"],
         [b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"],
         [],
     ],
