@@ -14,15 +14,16 @@ from app.answers.recovery import Recovery
 from app.answers.service import Answers
 from app.domain.measures import Measures
 from app.settings import Settings
+from app.shared import Shared
+from app.shared import shared as start_shared
 from app.store.answers import AnswerStore
 from app.store.connection import Connector
 from app.store.conversations import ConversationStore
-from app.store.embedded import embedded_store
 from app.store.follower import Follower
 from app.store.journal import Journal
 from app.upstream.client import Upstream
-from app.upstream.demo import DEMO_MODEL, run_demo
 from app.upstream.retries import Retrying
+from app.web.access import Access
 from app.web.auth.anonymous import Anonymous
 from app.web.auth.interface import Authenticator
 from app.web.auth.jwks import Jwks
@@ -46,22 +47,37 @@ log = logging.getLogger("parley")
 ANSWERS = web.AppKey("ANSWERS", Answers)
 STREAMS = web.AppKey("STREAMS", Streams)
 
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
-DEFAULT_MODEL = "gpt-4o-mini"
 
+def create_app(
+    settings: Settings, *, shared: Shared | None = None, measures: Measures | None = None
+) -> web.Application:
+    """Return the service. Its parts are built when it starts, and taken down in reverse when it is cleaned up.
 
-def create_app(settings: Settings) -> web.Application:
-    """Return the service. Its parts are built when it starts, and taken down in reverse when it is cleaned up."""
+    `shared` and `measures` where it is one of several processes, else it has its own.
+    """
     proxies = Proxies(settings.trusted_proxies)
     cross_site = CrossSite(settings.cors_origins, proxies)
     authenticator = _authenticator(settings)
     owners = Owners(authenticator, proxies, cross_site=bool(settings.cors_origins))
+    measures = measures or Measures()
+    access = Access(measures)
     app = web.Application(
-        middlewares=[problems, cross_site.middleware, owners.middleware], client_max_size=settings.max_message_bytes
+        middlewares=[access.middleware, problems, cross_site.middleware, owners.middleware],
+        client_max_size=settings.max_message_bytes,
     )
     app[BODY_TIMEOUT] = settings.body_timeout_seconds
-    app.on_response_prepare.extend((name_response, owners.introduce, cross_site.allow))
-    app.cleanup_ctx.append(partial(_parts, settings, authenticator, owners))
+    app.on_response_prepare.extend((access.prepared, name_response, owners.introduce, cross_site.allow))
+    app.cleanup_ctx.append(
+        partial(
+            _parts,
+            settings,
+            authenticator=authenticator,
+            owners=owners,
+            shared=shared,
+            measures=measures,
+            access=access,
+        )
+    )
     return app
 
 
@@ -72,12 +88,20 @@ async def drain(app: web.Application, grace_seconds: float) -> None:
 
 
 async def _parts(
-    settings: Settings, authenticator: Authenticator, owners: Owners, app: web.Application
+    settings: Settings,
+    app: web.Application,
+    *,
+    authenticator: Authenticator,
+    owners: Owners,
+    shared: Shared | None,
+    measures: Measures,
+    access: Access,
 ) -> AsyncIterator[None]:
-    measures = Measures()
     async with AsyncExitStack() as stack:
         await authenticator.start()
-        connector = Connector(await _store_url(settings, stack))
+        if shared is None:
+            shared = await stack.enter_async_context(start_shared(settings))
+        connector = Connector(shared.store_url)
         stack.push_async_callback(connector.close)
         journal = Journal(
             connector,
@@ -101,10 +125,9 @@ async def _parts(
         )
         recovery = Recovery(store, lease_seconds=settings.lease_seconds)
         stack.push_async_callback(recovery.close)
-        base_url, models, model_owner = await _upstream_target(settings, stack)
         upstream = await stack.enter_async_context(
             Upstream(
-                base_url=base_url,
+                base_url=shared.base_url,
                 api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
                 extra_headers=settings.openai_extra_headers,
                 connect_timeout=settings.connect_timeout_seconds,
@@ -121,7 +144,7 @@ async def _parts(
             recovery=recovery,
             asking=Asking(
                 Retrying(upstream, settings.upstream_retry_seconds, measures=measures),
-                models=models,
+                models=shared.models,
                 context_tokens=settings.context_tokens,
                 defaults=settings.openai_extra_body,
             ),
@@ -140,11 +163,12 @@ async def _parts(
         for routes in (
             MessageRoutes(answers, streams),
             ConversationRoutes(conversations),
-            ModelRoutes(answers, model_owner),
+            ModelRoutes(answers, shared.model_owner),
         ):
             app.router.add_routes(routes.routes())
         for public in (ServiceRoutes(answers, conversations), DocsRoutes(), PageRoutes()):
             owners.let_all_in(app.router.add_routes(public.routes()))
+        access.watch(app.router.routes())
         yield
 
 
@@ -164,32 +188,3 @@ def _authenticator(settings: Settings) -> Authenticator:
                 keys = Jwks(settings.jwt_jwks_url, algorithms)
             return Jwts(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
     return Anonymous()
-
-
-async def _store_url(settings: Settings, stack: AsyncExitStack) -> str:
-    if settings.redis_url is not None:
-        log.info("Store: the Redis at %s.", _without_secrets(settings.redis_url.get_secret_value()))
-        return settings.redis_url.get_secret_value()
-    url = await stack.enter_async_context(
-        embedded_store(settings.data_dir, fsync_always=settings.durability == "fsync")
-    )
-    log.info("Store: the embedded Valkey; its files are in %s.", settings.data_dir.resolve())
-    return url
-
-
-async def _upstream_target(settings: Settings, stack: AsyncExitStack) -> tuple[str, tuple[str, ...], str]:
-    """Return the upstream's base URL, the models that may be asked for, and who has them."""
-    if settings.demo:
-        log.info(
-            "Upstream: the built-in demo model. It is no AI: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one."
-        )
-        return await stack.enter_async_context(run_demo()), (DEMO_MODEL,), "parley (built-in demo)"
-    base_url = settings.openai_base_url or DEFAULT_BASE_URL
-    models = settings.openai_model or (DEFAULT_MODEL,)
-    log.info("Upstream: %s with %s.", base_url, ", ".join(models))
-    return base_url, models, "upstream"
-
-
-def _without_secrets(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

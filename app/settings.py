@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     # service
     host: str = Field("127.0.0.1", description="address to listen at")
     port: int = Field(8080, ge=0, le=65535, description="port to listen at; 0 picks a free one")
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port and the store")
     data_dir: Path = Field(Path("data"), description="where the embedded store keeps its files")
+    log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json`: one object a line")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
     shutdown_grace_seconds: Seconds = Field(20, description="how long running answers may go on after SIGTERM")
     close_on_shutdown: bool = Field(

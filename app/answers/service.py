@@ -23,8 +23,9 @@ from app.domain.errors import (
     StoreUnavailable,
 )
 from app.domain.events import Event
-from app.domain.ids import MessageRef, parse_message_id
+from app.domain.ids import MessageRef, message_id, parse_message_id
 from app.domain.live_log import LiveLog
+from app.domain.log_context import about_answer
 from app.domain.measures import Measures
 from app.domain.messages import Ending, replayed, start_data
 from app.domain.requests import NewMessage, Regenerate
@@ -122,6 +123,7 @@ class Answers:
         )
         deltas = partial(self._asking.deltas, head, question.system or begun.system, begun.records, options)
         self._running[head.ref] = runner
+        about_answer(message_id(*head.ref))  # this task's lines, and those of the runner, which it starts
         self._spawn(self._watched(runner, deltas))
 
     async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]]) -> None:

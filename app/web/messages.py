@@ -11,7 +11,7 @@ from app.domain.ids import MessageRef, conversation_id
 from app.domain.requests import NewMessage, Regenerate
 from app.web.bodies import cursor_of, idempotency_key_of, message_of, read_body, wants_json
 from app.web.owners import known_owner, owner_of
-from app.web.problems import ID, problem
+from app.web.problems import problem
 from app.web.streams import Streams
 
 
@@ -79,7 +79,7 @@ class MessageRoutes:
         message = await self._answers.wait(owner, ref, granted=True)
         error = message.get("error")
         if message["status"] == "failed" and error:
-            return problem(_raised(error, message), request[ID])
+            return problem(_raised(error, message), request)
         return _json({"message": message, "conversation": conversation_id(ref.conversation)})
 
     async def _stream(

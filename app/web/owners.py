@@ -6,6 +6,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from app.domain.errors import NotFound
+from app.domain.log_context import about_owner
 from app.web.auth.anonymous import COOKIE
 from app.web.auth.interface import Authenticator, Owner
 from app.web.proxies import Proxies
@@ -52,6 +53,7 @@ class Owners:
         route = request.match_info.route
         if route not in self._public and route.resource is not None:
             request[_OWNER] = await self._authenticator.identify(request)
+            about_owner(request[_OWNER].id)
         return await handler(request)
 
     async def introduce(self, request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -14,19 +14,22 @@ log = logging.getLogger("parley.web")
 
 REQUEST_ID = "X-Request-ID"
 ID = web.RequestKey("ID", str)
+#: The code of the error that the request is answered with, if any.
+CODE = web.RequestKey("CODE", str)
 # What a proxy may hand on as a request's id; anything else is replaced, as it goes to the log.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
 
-def problem(error: ParleyError, request_id: str) -> web.Response:
-    """Render an error."""
+def problem(error: ParleyError, request: web.Request) -> web.Response:
+    """Render an error, and note its code."""
+    request[CODE] = error.code
     body = {
         "type": f"/docs#{error.code}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
-        "request_id": request_id,
+        "request_id": request[ID],
         **error.extra,
     }
     response = web.Response(
@@ -43,10 +46,7 @@ def problem(error: ParleyError, request_id: str) -> web.Response:
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give each request an id, and turn whatever is raised into a problem."""
-    given = request.headers.get(REQUEST_ID, "")
-    request_id = given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-    request[ID] = request_id
+    """Turn whatever is raised into a problem."""
     try:
         return await handler(request)
     except ParleyError as error:
@@ -56,9 +56,15 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except ConnectionError:
         raise  # the client has gone
     except Exception:
-        log.exception("Request %s failed: %s %s", request_id, request.method, request.path)
+        log.exception("A request failed.")
         known = InternalError("The service failed. Its log tells more under this request_id.")
-    return problem(known, request_id)
+    return problem(known, request)
+
+
+def request_id_of(request: web.Request) -> str:
+    """Return the id that a proxy has given the request, if it is sane, else a new one."""
+    given = request.headers.get(REQUEST_ID, "")
+    return given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 
 async def name_response(request: web.BaseRequest, response: web.StreamResponse) -> None:

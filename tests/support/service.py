@@ -12,7 +12,7 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[2]
 LISTENING = re.compile(r"Listening at (http://[^/]+)/")
 #: Settings of the machine that runs the tests must not reach the service.
-OURS = re.compile(r"OPENAI_|REDIS_|[A-Z_]+_SECONDS$|PORT$|HOST$|DATA_DIR$|DURABILITY$|LOG_")
+OURS = re.compile(r"OPENAI_|REDIS_|[A-Z_]+_SECONDS$|PORT$|HOST$|DATA_DIR$|DURABILITY$|LOG_|WORKERS$|METRICS_|OTEL_")
 
 
 class ServiceProcess:

@@ -1,0 +1,80 @@
+"""The log: lines for people, or one JSON object a line, on standard error.
+
+All of it goes through the standard library's `logging`, as the libraries' own lines do (aiohttp, asyncio, redis, warnings),
+so a formatter is all that is needed: structlog's processors or python-json-logger would be configured at more length.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from app.domain.log_context import known
+from app.settings import Settings
+
+log = logging.getLogger("parley")
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send the log of this process to standard error in the form that `LOG_FORMAT` names."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else Lines(several=settings.workers > 1))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    # aiohttp's log of malformed requests quotes raw bytes, cookies included.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a line has beside its message: what its task works for, and `extra={"fields": {…}}`."""
+    return known() | getattr(record, "fields", {})
+
+
+class Lines(logging.Formatter):
+    """`2026-01-31 12:00:00,000 INFO    parley: message [request_id=… owner=…]`."""
+
+    def __init__(self, *, several: bool) -> None:
+        """`several`: processes share the log, so each line names its own."""
+        process = "[%(process)d] " if several else ""
+        super().__init__(f"%(asctime)s %(levelname)-7s {process}%(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Add the fields behind the message, before a traceback."""
+        text = super().formatMessage(record)
+        fields = " ".join(f"{name}={value}" for name, value in known().items())
+        return f"{text} [{fields}]" if fields else text
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: `time` (RFC 3339, UTC), `level`, `logger`, `message`, `process`, `error`, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": os.getpid(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            line["error"] = record.exc_text
+        # The standard library's: a line may hold half of a character, which others refuse.
+        return json.dumps(line, default=str)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        log.error("Interrupted.")
+    else:
+        log.critical("The process ends with an error.", exc_info=(kind, error, trace))

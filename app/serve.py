@@ -1,0 +1,131 @@
+"""Serves the application in this process, until it is told to drain and to end."""
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from app.domain.startup import StartupError
+from app.main import create_app, drain
+from app.settings import Settings
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+try:
+    import uvloop
+except ImportError:  # not on every platform
+    uvloop = None  # type: ignore[assignment]
+
+log = logging.getLogger("parley")
+
+#: Connections that wait to be accepted.
+BACKLOG = 1024
+
+
+class Stop:
+    """What the process was told: to drain, and then to end at once."""
+
+    def __init__(self) -> None:
+        self.drain = asyncio.Event()
+        self.now = asyncio.Event()
+
+    def twice(self) -> None:
+        """Drain, and when told a second time end at once: what a person at a terminal means."""
+        if self.drain.is_set():
+            self.now.set()
+        self.drain.set()
+
+    def at_once(self) -> None:
+        """End at once."""
+        self.drain.set()
+        self.now.set()
+
+    def on_signals(self) -> None:
+        """Listen to SIGTERM and SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.twice)
+
+
+async def serve_here(settings: Settings) -> None:
+    """Serve in this process alone. Raises StartupError."""
+
+    async def listen(runner: web.AppRunner) -> None:
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+        try:
+            await site.start()
+        except OSError as error:
+            raise cannot_listen(settings.host, settings.port, error) from error
+        say_where(*runner.addresses[0][:2])
+
+    stop = Stop()
+    await serve(settings, create_app(settings), listen, stop, stop.on_signals)
+    log.info("Ended.")
+
+
+async def serve(
+    settings: Settings,
+    app: web.Application,
+    listen: Callable[[web.AppRunner], Awaitable[None]],
+    stop: Stop,
+    heed: Callable[[], None],
+) -> None:
+    """Serve until told to stop, then drain: running answers may finish, with their readers, within the grace.
+
+    `heed` makes the process listen to what may stop it, `listen` opens the port.
+    """
+    # `handler_cancellation`: a handler that waits for its client's next event is to notice that the client has gone.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.5)
+    try:
+        await runner.setup()
+        heed()  # before anybody can know that we listen
+        await listen(runner)
+        # What is alive now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await stop.drain.wait()
+        if settings.close_on_shutdown:
+            await asyncio.gather(*(site.stop() for site in runner.sites))  # connections that are open stay
+        draining = asyncio.create_task(drain(app, settings.shutdown_grace_seconds))
+        now = asyncio.create_task(stop.now.wait())
+        await asyncio.wait((draining, now), return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            log.info("Ending now.")
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+            await drain(app, 0)
+        now.cancel()
+    finally:
+        await runner.cleanup()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run it on the fastest loop there is."""
+    _raise_file_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+        runner.run(work)
+
+
+def _raise_file_limit() -> None:
+    """Take as many open files as the system lets us have: a stream costs one, an answer another, and many begin with 1024."""
+    if resource is not None:
+        with suppress(OSError, ValueError):  # macOS says "unlimited", and takes less
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> StartupError:
+    """Say so in a sentence."""
+    return StartupError(f"Can't listen at {host}:{port}: {error.strerror or error}. Is PORT in use?")
+
+
+def say_where(host: str, port: int) -> None:
+    """Log where the service is found."""
+    log.info("Listening at http://%s:%s/ (documentation: /docs).", f"[{host}]" if ":" in host else host, port)

@@ -1,0 +1,62 @@
+"""What all processes of a service have in common, started once: the store and the upstream."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
+
+from app.settings import Settings
+from app.store.embedded import embedded_store
+from app.upstream.demo import DEMO_MODEL, run_demo
+
+log = logging.getLogger("parley")
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_MODEL = "gpt-4o-mini"
+
+
+class Shared(NamedTuple):
+    """Where the store and the upstream are."""
+
+    store_url: str
+    base_url: str
+    #: The models that may be asked for, the default one first.
+    models: tuple[str, ...]
+    #: What `GET /models` says of who has them.
+    model_owner: str
+
+
+@asynccontextmanager
+async def shared(settings: Settings) -> AsyncIterator[Shared]:
+    """Start the embedded store and the demo model, unless the settings name others, and end them. Raises StartupError."""
+    async with AsyncExitStack() as stack:
+        yield Shared(await _store_url(settings, stack), *await _upstream(settings, stack))
+
+
+async def _store_url(settings: Settings, stack: AsyncExitStack) -> str:
+    if settings.redis_url is not None:
+        log.info("Store: the Redis at %s.", without_secrets(settings.redis_url.get_secret_value()))
+        return settings.redis_url.get_secret_value()
+    url = await stack.enter_async_context(
+        embedded_store(settings.data_dir, fsync_always=settings.durability == "fsync")
+    )
+    log.info("Store: the embedded Valkey; its files are in %s.", settings.data_dir.resolve())
+    return url
+
+
+async def _upstream(settings: Settings, stack: AsyncExitStack) -> tuple[str, tuple[str, ...], str]:
+    if settings.demo:
+        log.info(
+            "Upstream: the built-in demo model. It is no AI: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one."
+        )
+        return await stack.enter_async_context(run_demo()), (DEMO_MODEL,), "parley (built-in demo)"
+    base_url = settings.openai_base_url or DEFAULT_BASE_URL
+    models = settings.openai_model or (DEFAULT_MODEL,)
+    log.info("Upstream: %s with %s.", base_url, ", ".join(models))
+    return base_url, models, "upstream"
+
+
+def without_secrets(url: str) -> str:
+    """Return an address without its user, password and query."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

@@ -1,0 +1,203 @@
+"""`WORKERS` processes that share a port and a store, and their parent, which serves nothing itself.
+
+The parent owns what there is once: the port, the embedded store, the demo model, the memory of what is counted. It starts
+the workers, puts another one in the place of one that died, and hands signals on.
+
+On Linux each worker has a listening socket of its own (SO_REUSEPORT), made by the parent. The kernel spreads connections
+evenly over them, by a hash; with one socket for all, the worker that wakes first takes a whole burst, and streams stay
+where they are. As the parent keeps the sockets open, a connection that a dead worker had not accepted waits for the next
+one, where it would otherwise be reset.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any
+
+from app.domain.measures import ROW_BYTES
+from app.domain.startup import StartupError
+from app.serve import BACKLOG, Stop, cannot_listen, say_where
+from app.settings import Settings
+from app.shared import Shared, shared
+
+log = logging.getLogger("parley.workers")
+
+#: The wait before a dead worker's place is filled again: nothing at first, more where the next one dies early.
+RESTART_SECONDS = (0.1, 5.0)
+#: One that has lived so long has not died of its start.
+HEALTHY_SECONDS = 10.0
+#: Beyond the grace, until a worker that doesn't end is killed.
+END_SECONDS = 10.0
+
+Sockets = list[socket.socket]
+
+
+async def serve_with_workers(settings: Settings) -> None:
+    """Start the workers, keep them, and end them. Raises StartupError."""
+    with ExitStack() as stack:
+        listening = _bind(settings.host, settings.port, settings.workers, stack)
+        board = stack.enter_context(_board(settings.workers))
+        stop = Stop()
+        async with shared(settings) as common:
+            stop.on_signals()
+            crew = [_Worker(settings, common, index, sockets, board) for index, sockets in enumerate(listening)]
+            try:
+                # One alone, first: what is wrong with all of them is said once.
+                for some in (crew[:1], crew[1:]):
+                    if not all(await asyncio.gather(*(worker.start() for worker in some))):
+                        raise StartupError("A worker could not start.")
+                say_where(*listening[0][0].getsockname()[:2])
+                keeping = [asyncio.create_task(worker.keep()) for worker in crew]
+                await stop.drain.wait()
+                await _end(crew, keeping, stop, settings.shutdown_grace_seconds)
+            finally:
+                for worker in crew:
+                    worker.send(signal.SIGKILL)
+    log.info("Ended.")
+
+
+async def _end(crew: list["_Worker"], keeping: list[asyncio.Task[None]], stop: Stop, grace_seconds: float) -> None:
+    for worker in crew:
+        worker.end()
+    now = asyncio.create_task(stop.now.wait())
+    everyone = asyncio.gather(*keeping)
+    try:
+        async with asyncio.timeout(grace_seconds + END_SECONDS):
+            await asyncio.wait((everyone, now), return_when=asyncio.FIRST_COMPLETED)
+            if not everyone.done():
+                log.info("A second signal: ending now.")
+                for worker in crew:
+                    worker.send(signal.SIGINT)
+            await everyone
+    except TimeoutError:
+        log.warning("A worker did not end when asked to; killing it.")
+    finally:
+        now.cancel()
+
+
+class _Worker:
+    """A worker's place: the process that has it now, and those that come after it."""
+
+    def __init__(self, settings: Settings, common: Shared, index: int, sockets: Sockets, board: int) -> None:
+        self._index = index
+        self._sockets = sockets
+        self._files = [*(sock.fileno() for sock in sockets), board]
+        self._told = {"index": index, "workers": settings.workers, "shared": common, "files": self._files}
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._started = 0.0
+        self._ending = asyncio.Event()
+
+    async def start(self) -> bool:
+        """Start a process and wait until it listens; say False where it has ended before."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._started = asyncio.get_running_loop().time()
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "app.worker", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *self._files),
+                # Ctrl-C in a terminal goes to the whole process group, and the parent hands it on.
+                start_new_session=True,
+            )
+        # Its end is how the worker learns of ours, whatever we die of. What it says has secrets: no argument shows it.
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._writer.write(json.dumps(self._told).encode() + b"\n")
+        if self._ending.is_set():  # told to end while it was started
+            self.send(signal.SIGTERM)
+        with suppress(ConnectionError):
+            return bool(await reader.readline())
+        return False
+
+    async def keep(self) -> None:
+        """Fill the place again whenever its process dies; returns when it has ended because of `end`."""
+        first, longest = RESTART_SECONDS
+        delay = 0.0
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            if self._writer is not None:
+                self._writer.close()
+            if self._ending.is_set():
+                return
+            lived = asyncio.get_running_loop().time() - self._started
+            delay = 0.0 if lived > HEALTHY_SECONDS else min(max(first, delay * 2), longest)
+            log.error("Worker %d (process %d) has died (%s).", self._index, self._process.pid, _cause(code))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._ending.wait()
+            if self._ending.is_set():
+                return
+            if await self.start():
+                log.warning("Worker %d is process %d now.", self._index, self._process.pid)
+
+    def end(self) -> None:
+        """Let it drain, and put nobody in its place. Its port is closed when it is: others may drain for longer."""
+        self._ending.set()
+        for sock in self._sockets:
+            sock.close()
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send its process a signal, if there is one."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+def _cause(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _bind(host: str, port: int, workers: int, stack: ExitStack) -> list[Sockets]:
+    """Return each worker's sockets, one for each address that the host has. Raises StartupError."""
+    shares = sys.platform == "linux"  # elsewhere SO_REUSEPORT doesn't spread: one socket for all is better there
+    rows: list[Sockets] = [[] for _ in range(workers)]
+    try:
+        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, *_, address in dict.fromkeys(addresses):
+            # Without SO_REUSEPORT, so that a port which another service shares with its own workers counts as taken.
+            with closing(_socket(family)) as probe:
+                probe.bind((address[0], port, *address[2:]))
+                port = probe.getsockname()[1]
+                if not shares:
+                    only = stack.enter_context(probe.dup())
+                    only.listen(BACKLOG)
+            for row in rows:
+                if shares:
+                    sock = stack.enter_context(_socket(family))
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    sock.bind((address[0], port, *address[2:]))
+                    row.append(sock)
+                else:
+                    row.append(only)
+    except OSError as error:
+        raise cannot_listen(host, port, error) from error
+    return rows
+
+
+def _socket(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return sock
+
+
+@contextmanager
+def _board(workers: int) -> Iterator[int]:
+    """Lend the descriptor of memory that the workers share."""
+    if hasattr(os, "memfd_create"):
+        file: Any = os.fdopen(os.memfd_create("parley-measures"), "wb")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    with file:
+        os.ftruncate(file.fileno(), workers * ROW_BYTES)
+        yield file.fileno()
