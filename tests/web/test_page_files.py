@@ -12,6 +12,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from app.domain.measures import Measures
+from app.web.access import Access
 from app.web.page import FOLDER, PageRoutes
 from app.web.problems import problems
 from tests.conftest import Client
@@ -36,7 +38,7 @@ async def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def browser(folder: Path) -> AsyncIterator[Client]:
-    app = web.Application(middlewares=[problems])
+    app = web.Application(middlewares=[Access(Measures()).middleware, problems])
     app.router.add_routes(PageRoutes(folder).routes())
     async with TestClient(TestServer(app), auto_decompress=False) as client:
         yield client
