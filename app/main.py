@@ -1,6 +1,7 @@
 """The one place where objects are built: settings in, application out."""
 
 import logging
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -21,6 +22,7 @@ from app.store.connection import Connector
 from app.store.conversations import ConversationStore
 from app.store.follower import Follower
 from app.store.journal import Journal
+from app.store.limits import Limits
 from app.upstream.client import Upstream
 from app.upstream.retries import Retrying
 from app.web.access import Access
@@ -73,6 +75,7 @@ def create_app(
             settings,
             authenticator=authenticator,
             owners=owners,
+            proxies=proxies,
             shared=shared,
             measures=measures,
             access=access,
@@ -93,6 +96,7 @@ async def _parts(
     *,
     authenticator: Authenticator,
     owners: Owners,
+    proxies: Proxies,
     shared: Shared | None,
     measures: Measures,
     access: Access,
@@ -112,9 +116,24 @@ async def _parts(
         )
         await journal.start()
         stack.push_async_callback(journal.close)
+        limits = Limits(
+            connector,
+            journal,
+            process=secrets.token_hex(8),
+            messages_per_minute=settings.limit_messages_per_minute,
+            address_messages_per_minute=settings.limit_address_messages_per_minute,
+            tokens_per_day=settings.limit_tokens_per_day,
+            address_tokens_per_day=settings.limit_address_tokens_per_day,
+            active_answers=settings.limit_active_answers,
+            readers=settings.limit_readers,
+            answer_seconds=settings.answer_timeout_seconds,
+        )
+        await limits.start()
+        stack.push_async_callback(limits.close)
         store = AnswerStore(
             connector,
             journal,
+            limits,
             lease_seconds=settings.lease_seconds,
             conversation_ttl_seconds=settings.conversation_ttl_seconds,
             event_log_ttl_seconds=settings.event_log_ttl_seconds,
@@ -150,6 +169,8 @@ async def _parts(
             ),
             max_buffered_bytes=settings.max_buffered_bytes,
             abandonment=Abandonment(store, seconds=settings.abandoned_answer_seconds),
+            limits=limits,
+            max_active=settings.max_active_answers,
             measures=measures,
         )
         stack.push_async_callback(answers.drain, 0)
@@ -161,7 +182,7 @@ async def _parts(
         )
         app[ANSWERS], app[STREAMS] = answers, streams
         for routes in (
-            MessageRoutes(answers, streams),
+            MessageRoutes(answers, streams, proxies),
             ConversationRoutes(conversations),
             ModelRoutes(answers, shared.model_owner),
         ):

@@ -13,6 +13,7 @@ from app.domain.startup import StartupError
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
 #: A list in one variable, its items between commas.
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -82,6 +83,19 @@ class Settings(BaseSettings):
     # limits
     max_message_bytes: Bytes = Field(262_144, description="largest body of a request")
     body_timeout_seconds: Seconds = Field(20, description="for a request's whole body")
+    limit_messages_per_minute: Count = Field(60, description="messages of an owner within any minute")
+    limit_address_messages_per_minute: Count = Field(
+        300, description="messages from a client's address within any minute (`AUTH=anonymous`)"
+    )
+    limit_tokens_per_day: Count = Field(0, description="tokens of an owner's answers in a day (UTC)")
+    limit_address_tokens_per_day: Count = Field(
+        0, description="tokens of answers for a client's address in a day (`AUTH=anonymous`)"
+    )
+    limit_active_answers: Count = Field(8, description="answers that are written for an owner at the same time")
+    limit_readers: Count = Field(
+        32, description="streams that an owner reads at the same time, those of its POSTs left out"
+    )
+    max_active_answers: Count = Field(2000, description="answers that a process writes at the same time")
     trusted_proxies: Names = Field(
         (), description="whose `X-Forwarded-For`, `-Proto` and `-Host` count: addresses, networks, `unix` for a socket"
     )

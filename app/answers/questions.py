@@ -78,11 +78,7 @@ class Questions:
     async def answered(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
         """Return the answer that was begun by the same message before. Raises BadCursor where there is none."""
         conversation, _ = _conversation_of(owner, message, key)
-        if key is not None and (found := await self._store.find_key(conversation, key)) is not None:
-            ref, digest = found
-            await self._conversations.read_message(owner, ref)  # NotFound where it is somebody else's
-            if digest != _digest("ask", message):
-                raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
+        if key is not None and (ref := await self._of_key(owner, conversation, key, _digest("ask", message))):
             return ref
         if message.conversation is not None or message.parent is not None:
             latest = await self._conversations.latest(owner, conversation)
@@ -91,6 +87,21 @@ class Questions:
         raise BadCursor(
             "No answer to this message is known, so there is nothing to resume. Send it without Last-Event-ID."
         )
+
+    async def asked_before(self, question: Question) -> MessageRef | None:
+        """Return the answer that the question's key began; None where it has no key, or a new one."""
+        key = question.idempotency_key
+        return await self._of_key(question.owner, question.conversation, key, question.digest) if key else None
+
+    async def _of_key(self, owner: str, conversation: str, key: str, digest: str) -> MessageRef | None:
+        found = await self._store.find_key(conversation, key)
+        if found is None:
+            return None
+        ref, first = found
+        await self._conversations.read_message(owner, ref)  # NotFound where it is somebody else's
+        if digest != first:
+            raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
+        return ref
 
     async def _check_results(self, owner: str, conversation: str, parent: int | None, message: NewMessage) -> None:
         """Raise InvalidRequest unless the results are those of all calls of the answer that they follow."""

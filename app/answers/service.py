@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.answers.asking import Asking
 from app.answers.questions import Questions
@@ -19,11 +19,14 @@ from app.domain.errors import (
     BadCursor,
     ConversationBusy,
     NotAnAnswer,
+    RateLimited,
     ShuttingDown,
     StoreUnavailable,
+    TooBusy,
 )
 from app.domain.events import Event
 from app.domain.ids import MessageRef, message_id, parse_message_id
+from app.domain.limits import Allowance
 from app.domain.live_log import LiveLog
 from app.domain.log_context import about_answer
 from app.domain.measures import Measures
@@ -33,6 +36,7 @@ from app.store.answers import AnswerStore, Attached, Begun, Question
 from app.store.conversations import ConversationStore, MessageView
 from app.store.follower import Follower
 from app.store.journal import Journal
+from app.store.limits import Limits, Place
 from app.upstream.deltas import Delta
 
 log = logging.getLogger("parley.answers")
@@ -41,6 +45,14 @@ log = logging.getLogger("parley.answers")
 BEGIN_TRIES = 3
 #: How long a request waits for the end of an answer that it has stopped.
 STOP_SECONDS = 30.0
+
+
+class Asked(NamedTuple):
+    """The answer to a question, what is left of the asker's limits, and whether it has begun with this request."""
+
+    ref: MessageRef
+    left: tuple[Allowance, ...] = ()
+    begun: bool = False
 
 
 class Answers:
@@ -58,7 +70,10 @@ class Answers:
         max_buffered_bytes: int,
         abandonment: Abandonment,
         measures: Measures,
+        limits: Limits,
+        max_active: int,
     ) -> None:
+        """`max_active`: as many answers may be written here at the same time; 0: any number."""
         self._store = store
         self._conversations = conversations
         self._journal = journal
@@ -71,6 +86,9 @@ class Answers:
         self._max_buffered_bytes = max_buffered_bytes
         self._abandonment = abandonment
         self._measures = measures
+        self._limits = limits
+        self._max_active = max_active or 1 << 62
+        self._beginning = 0
         self._name = secrets.token_hex(8)
         self._running: dict[MessageRef, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,38 +96,76 @@ class Answers:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    async def ask(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
-        """Store a message and begin its answer; with a known idempotency key, return the answer that it began."""
-        return await self._begin(await self._questions.of_message(owner, message, key), message.options())
+    async def ask(self, owner: str, message: NewMessage, key: str | None, address: str | None) -> Asked:
+        """Store a message and begin its answer; with a known idempotency key, return the answer that it began.
 
-    async def regenerate(self, owner: str, ref: MessageRef, request: Regenerate, key: str | None) -> MessageRef:
-        """Begin another answer to the message that an answer replies to."""
-        return await self._begin(self._questions.of_regenerate(owner, ref, request, key), request.options())
+        `address`: the client's, where it has limits of its own.
+        """
+        question = await self._questions.of_message(owner, message, key)
+        return await self._ask(question._replace(address=address), message.options())
+
+    async def regenerate(
+        self, owner: str, ref: MessageRef, request: Regenerate, key: str | None, address: str | None
+    ) -> Asked:
+        """Begin another answer to the message that an answer replies to; as `ask`."""
+        question = self._questions.of_regenerate(owner, ref, request, key)
+        return await self._ask(question._replace(address=address), request.options())
 
     async def attach(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
         """Find the answer that a repeated POST means, without asking again. Raises BadCursor where there is none."""
         return await self._questions.answered(owner, message, key)
 
-    async def _begin(self, question: Question, options: dict[str, Any]) -> MessageRef:
+    async def _ask(self, question: Question, options: dict[str, Any]) -> Asked:
         if self.draining:
             raise ShuttingDown("This process is shutting down. Send the message again: another one will take it.")
-        runner = f"{self._name}.{secrets.token_hex(4)}"
-        window = window_bytes(self._asking.largest_window)
-        for last in (*[False] * (BEGIN_TRIES - 1), True):
-            try:
-                begun = await self._store.begin(question, runner, self.models[0], window)
-            except ConversationBusy as busy:
-                ref = _ref(busy.extra["message"])
-                if last or ref in self._running or not await self._recovery.settle(ref):
-                    raise
-                continue
-            if isinstance(begun, Attached):
-                return begun.ref
-            self._run(question, begun, options, runner)
-            return begun.head.ref
-        raise AssertionError("the last try returns or raises")
+        name = f"{self._name}.{secrets.token_hex(4)}"
+        place = Place(question.owner, question.address, f"{question.conversation}.{name}")
+        try:
+            with self._room():
+                left = await self._limits.take(place)
+                begun = await self._begin(question, name, place)
+        except (TooBusy, RateLimited):
+            # What was asked before costs nothing: it attaches.
+            ref = await self._questions.asked_before(question)
+            if ref is None:
+                raise
+            return Asked(ref)
+        if isinstance(begun, Attached):
+            return Asked(begun.ref)
+        self._run(question, begun, options, name, place)
+        return Asked(begun.head.ref, left, begun=True)
 
-    def _run(self, question: Question, begun: Begun, options: dict[str, Any], name: str) -> None:
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Keep room for one answer that is about to begin. Raises TooBusy where there is none."""
+        if len(self._running) + self._beginning >= self._max_active:
+            raise TooBusy("This process writes as many answers as it may (MAX_ACTIVE_ANSWERS). Try again shortly.")
+        self._beginning += 1
+        try:
+            yield
+        finally:
+            self._beginning -= 1
+
+    async def _begin(self, question: Question, name: str, place: Place) -> Begun | Attached:
+        """Open an answer, after the end of a dead one in its way. What its place has taken is given back if there is none."""
+        window = window_bytes(self._asking.largest_window)
+        begun: Begun | Attached | None = None
+        try:
+            for last in (*[False] * (BEGIN_TRIES - 1), True):
+                try:
+                    begun = await self._store.begin(question, name, self.models[0], window)
+                    break
+                except ConversationBusy as busy:
+                    ref = _ref(busy.extra["message"])
+                    if last or ref in self._running or not await self._recovery.settle(ref):
+                        raise
+        finally:
+            if not isinstance(begun, Begun):
+                self._limits.give_back(place)
+        assert begun is not None  # the last try returns or raises
+        return begun
+
+    def _run(self, question: Question, begun: Begun, options: dict[str, Any], name: str, place: Place) -> None:
         head = begun.head
         live = LiveLog([Event("start", start_data(*head.ref, head.parent, head.model), 1)])
         runner = Runner(
@@ -124,9 +180,9 @@ class Answers:
         deltas = partial(self._asking.deltas, head, question.system or begun.system, begun.records, options)
         self._running[head.ref] = runner
         about_answer(message_id(*head.ref))  # this task's lines, and those of the runner, which it starts
-        self._spawn(self._watched(runner, deltas))
+        self._spawn(self._watched(runner, deltas, place))
 
-    async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]]) -> None:
+    async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]], place: Place) -> None:
         self._measures.answer_begun()
         try:
             async with self._abandonment.watch(runner):
@@ -136,6 +192,7 @@ class Answers:
         finally:
             del self._running[runner.head.ref]
             self._measures.answer_left()
+            self._limits.ended(place)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -143,6 +200,18 @@ class Answers:
         task.add_done_callback(self._tasks.discard)
 
     # --- reading ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def reader(self, owner: str) -> AsyncIterator[None]:
+        """Count a stream for its owner while it lasts. Raises TooManyReaders.
+
+        Those that a POST has begun are not counted: they end with their answers, which are.
+        """
+        await self._limits.open_reader(owner)
+        try:
+            yield
+        finally:
+            self._limits.close_reader(owner)
 
     @asynccontextmanager
     async def read(self, owner: str, ref: MessageRef, *, granted: bool = False) -> AsyncIterator[LiveLog]:

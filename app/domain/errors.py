@@ -4,8 +4,10 @@ An exception carries its own wire form; one place (`app.web.problems`) renders i
 an `UpstreamError` ends an answer, and becomes a response only where an answer was awaited in one piece.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
+
+from app.domain.limits import Allowance
 
 
 class ParleyError(Exception):
@@ -126,6 +128,50 @@ class IdempotencyKeyReused(ParleyError):
     """The key was used with another body."""
 
     code, status, title = "idempotency_key_reused", 422, "Idempotency key reused"
+
+
+class RateLimited(ParleyError):
+    """Too many messages within a minute, of the owner or from the address."""
+
+    code, status, title, retryable, retry_after = "rate_limited", 429, "Too many messages", True, 5
+
+    def __init__(self, detail: str, *, allowances: Sequence[Allowance] = (), **options: Any) -> None:
+        """`allowances` is what is left of each limit; `Retry-After` is when all of them have more."""
+        super().__init__(detail, **options)
+        self.allowances = tuple(allowances)
+        waits = [left.reset_seconds for left in allowances if left.remaining <= 0 and left.reset_seconds is not None]
+        if waits:
+            self.retry_after = max(1, *waits)
+
+
+class TokenLimit(RateLimited):
+    """The owner has used up the tokens of the day (UTC)."""
+
+    code, title = "token_limit", "No tokens left today"
+
+
+class TooManyAnswers(RateLimited):
+    """As many answers are being written for the owner as may be at the same time."""
+
+    code, title = "too_many_answers", "Too many answers at once"
+
+
+class TooManyReaders(RateLimited):
+    """As many streams are open for the owner as may be at the same time."""
+
+    code, title = "too_many_readers", "Too many streams at once"
+
+
+class ConversationFull(ParleyError):
+    """The conversation is as large as one may become; go on in a new one."""
+
+    code, status, title = "conversation_full", 409, "Conversation full"
+
+
+class TooBusy(ParleyError):
+    """This process writes as many answers as it may (`MAX_ACTIVE_ANSWERS`). Nothing was stored."""
+
+    code, status, title, retryable, retry_after = "too_busy", 503, "Too busy", True, 3
 
 
 class StoreUnavailable(ParleyError):

@@ -41,6 +41,10 @@ class AnswerHead(NamedTuple):
     #: The model that was asked for.
     model: str
     created_at: int
+    #: About how many tokens the prompt has, for where the upstream counts none; 0 where that does not matter.
+    prompt_estimate: int = 0
+    #: The address whose limits it counts for; None: none.
+    address: str | None = None
 
 
 class Ending(NamedTuple):

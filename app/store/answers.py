@@ -3,14 +3,16 @@
 import json
 from typing import Any, Literal, NamedTuple
 
+from app.domain.context import BYTES_PER_TOKEN
 from app.domain.errors import (
     ConversationBusy,
+    ConversationFull,
     IdempotencyKeyReused,
     InvalidRequest,
     NotAnAnswer,
     NotFound,
 )
-from app.domain.events import Event
+from app.domain.events import TEXT_KINDS, Event
 from app.domain.ids import MessageRef, message_id
 from app.domain.measures import Measures
 from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of
@@ -19,6 +21,11 @@ from app.store import keys, scripts
 from app.store.connection import Connector, store_errors
 from app.store.entries import entry_id, log_events
 from app.store.journal import Journal
+from app.store.limits import Limits
+
+#: How large a conversation may become: it is read as a whole, within some tenths of a second at this size.
+MOST_MESSAGES = 10_000
+MOST_BYTES = 16 << 20
 
 Finished = Literal["done", "refused", "gone"]
 
@@ -42,6 +49,8 @@ class Question(NamedTuple):
     idempotency_key: str | None
     #: What tells a repeated request from another one with the same key.
     digest: str
+    #: The client's address where it has limits of its own; None: it has none.
+    address: str | None = None
 
 
 class Begun(NamedTuple):
@@ -86,6 +95,7 @@ class AnswerStore:
         self,
         connector: Connector,
         journal: Journal,
+        limits: Limits,
         *,
         lease_seconds: float,
         conversation_ttl_seconds: float,
@@ -94,6 +104,7 @@ class AnswerStore:
     ) -> None:
         self._journal = journal
         self._measures = measures
+        self._limits = limits
         self._lease_ms = int(lease_seconds * 1000)
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
         log_ttl_ms = int(event_log_ttl_seconds * 1000)
@@ -105,8 +116,8 @@ class AnswerStore:
     async def begin(self, question: Question, runner: str, default_model: str, window_bytes: int) -> Begun | Attached:
         """Store a question and open its answer, in one round trip.
 
-        Raises NotFound, ConversationBusy, IdempotencyKeyReused, InvalidRequest (parent), NotAnAnswer, StoreFull or
-        StoreUnavailable; nothing is stored then.
+        Raises NotFound, ConversationBusy, ConversationFull, IdempotencyKeyReused, InvalidRequest (parent), NotAnAnswer,
+        StoreFull or StoreUnavailable; nothing is stored then.
         """
         conversation = question.conversation
         names = [
@@ -139,11 +150,15 @@ class AnswerStore:
                 question.title,
                 question.system or "",
                 question.model or "",
+                MOST_MESSAGES,
+                MOST_BYTES,
             ],
         )
         match reply:
             case ["begun", number, parent, depth, model, system, created, *records]:
-                head = AnswerHead(MessageRef(conversation, number), parent, depth, model, int(created))
+                estimate = _tokens(min(sum(map(len, records)), window_bytes)) if self._limits.counts_tokens else 0
+                ref = MessageRef(conversation, number)
+                head = AnswerHead(ref, parent, depth, model, int(created), estimate, question.address)
                 self._list(question.owner, conversation, int(created))
                 return Begun(head, system or None, records)
             case ["attach", number]:
@@ -153,6 +168,8 @@ class AnswerStore:
                     "An answer is being written in this conversation. Read it, stop it, or wait for its end.",
                     message=message_id(conversation, number),
                 )
+            case ["full"]:
+                raise ConversationFull("This conversation is as large as one may become. Go on in a new one.")
             case ["key_reused"]:
                 raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
             case ["no_parent"]:
@@ -199,6 +216,8 @@ class AnswerStore:
             self._measures.answer_ended(ending.status)
         if outcome == "done" and len(reply) > 1 and reply[1]:
             self._list(reply[1], ref.conversation, now)
+            if self._limits.counts_tokens:
+                self._limits.spend(reply[1], head.address, _spent(head, events, ending))
         return outcome, end
 
     async def mark_stop(self, ref: MessageRef) -> bool:
@@ -246,3 +265,17 @@ class AnswerStore:
         self._journal.post("ZADD", name, "GT", activity, conversation)
         if self._ttl_ms:
             self._journal.post("PEXPIRE", name, self._ttl_ms)
+
+
+def _spent(head: AnswerHead, events: list[Event], ending: Ending) -> int:
+    """Return the tokens that an answer counts for; estimated where the upstream has counted none: it was broken off."""
+    if ending.usage is not None:
+        return ending.usage["total_tokens"]
+    written = sum(len(event.data.encode()) for event in events if event.kind in TEXT_KINDS)
+    if not written and ending.status == "failed":
+        return 0
+    return head.prompt_estimate + _tokens(written)
+
+
+def _tokens(size: int) -> int:
+    return -(-size // BYTES_PER_TOKEN)

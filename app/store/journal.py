@@ -164,12 +164,13 @@ class Journal:
             async with asyncio.timeout(patience):
                 return await call.reply
 
-    def post(self, *command: str | int) -> None:
-        """Send one command that can be repeated with the next commit, and don't wait for it; an error is logged."""
+    def post(self, *command: str | int) -> asyncio.Future[Any]:
+        """Send one command that can be repeated with the next commit; its reply need not be awaited, an error is logged."""
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         reply.add_done_callback(_log_failure)
         self._calls.append(_Call(pack(*command), reply))
         self._wake()
+        return reply
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,11 @@ Redis Cluster. The scripts get the prefixes from here and add an answer's number
 | `chat:{t}:reader:<n>`            | `ABANDONED_ANSWER_SECONDS`, set only where that is not 0                              |
 | `chat:{t}:idempotency:<key>`     | 24 hours                                                                              |
 | `owner:<id>:conversations`       | as `chat:{t}` of the owner's latest                                                   |
+| `limit:{<owner>}:messages`       | a minute after the last message                                                       |
+| `limit:{<address>}:messages`     | the same                                                                              |
+| `limit:{<owner>}:answers`        | that of the longest answer that may run                                               |
+| `limit:{<owner>}:readers`        | a minute, renewed while the owner reads                                               |
+| `limit:{<owner>}:tokens`         | until the end of the day (UTC)                                                        |
 """
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -59,3 +64,23 @@ def idempotency(conversation: str, key: str) -> str:
 def owner_conversations(owner: str) -> str:
     """Sorted set: conversation -> last activity in milliseconds."""
     return f"owner:{owner}:conversations"
+
+
+def limit_messages(who: str) -> str:
+    """Sorted set: message -> when it no longer counts, in milliseconds. `who` is an owner's id or an address."""
+    return f"limit:{{{who}}}:messages"
+
+
+def limit_answers(owner: str) -> str:
+    """Sorted set: `<conversation>.<runner>` of an answer that runs -> when it has ended at the latest."""
+    return f"limit:{{{owner}}}:answers"
+
+
+def limit_readers(owner: str) -> str:
+    """Hash: process -> `<its streams of this owner> <until when that holds>`."""
+    return f"limit:{{{owner}}}:readers"
+
+
+def limit_tokens(owner: str) -> str:
+    """String: the tokens of this day's answers."""
+    return f"limit:{{{owner}}}:tokens"

@@ -24,6 +24,8 @@ LOG = _load("log")
 EDIT = _load("edit")
 STOP = _load("stop")
 DELETE = _load("delete")
+TAKE = _load("take")
+READERS = _load("readers")
 
 #: Those that the journal sends by their SHA-1: it loads them whenever it connects.
-JOURNALED = (BEGIN, FINISH)
+JOURNALED = (BEGIN, FINISH, TAKE, READERS)

@@ -4,23 +4,26 @@ from typing import Any
 
 from aiohttp import web
 
-from app.answers.service import Answers
+from app.answers.service import Answers, Asked
 from app.domain.errors import ParleyError, all_errors
 from app.domain.events import dump
 from app.domain.ids import MessageRef, conversation_id
 from app.domain.requests import NewMessage, Regenerate
 from app.web.bodies import cursor_of, idempotency_key_of, message_of, read_body, wants_json
-from app.web.owners import known_owner, owner_of
+from app.web.owners import address_of, known_owner, owner_of
 from app.web.problems import problem
+from app.web.proxies import Proxies
+from app.web.rate_limits import rate_headers
 from app.web.streams import Streams
 
 
 class MessageRoutes:
     """Handlers over `Answers`."""
 
-    def __init__(self, answers: Answers, streams: Streams) -> None:
+    def __init__(self, answers: Answers, streams: Streams, proxies: Proxies) -> None:
         self._answers = answers
         self._streams = streams
+        self._proxies = proxies
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -40,10 +43,10 @@ class MessageRoutes:
         message = await read_body(request, NewMessage)
         owner = owner_of(request)
         if cursor is not None:
-            ref = await self._answers.attach(owner.id, message, key)
+            asked = Asked(await self._answers.attach(owner.id, message, key))
         else:
-            ref = await self._answers.ask(owner.id, message, key)
-        return await self._answer(request, owner.id, ref, cursor, in_one_piece=in_one_piece)
+            asked = await self._answers.ask(owner.id, message, key, address_of(request, self._proxies))
+        return await self._answer(request, owner.id, asked, cursor, in_one_piece=in_one_piece)
 
     async def regenerate(self, request: web.Request) -> web.StreamResponse:
         """`POST /messages/{id}/regenerate`."""
@@ -52,7 +55,7 @@ class MessageRoutes:
         ref = message_of(request)
         owner = known_owner(request)
         body = await read_body(request, Regenerate, optional=True)
-        sibling = await self._answers.regenerate(owner, ref, body, key)
+        sibling = await self._answers.regenerate(owner, ref, body, key, address_of(request, self._proxies))
         return await self._answer(request, owner, sibling, None, in_one_piece=in_one_piece)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -72,25 +75,33 @@ class MessageRoutes:
         return _json(await self._answers.stop(owner, ref))
 
     async def _answer(
-        self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, *, in_one_piece: bool
+        self, request: web.Request, owner: str, asked: Asked, cursor: int | None, *, in_one_piece: bool
     ) -> web.StreamResponse:
         if not in_one_piece:
-            return await self._stream(request, owner, ref, cursor, granted=True)
-        message = await self._answers.wait(owner, ref, granted=True)
+            return await self._stream(request, owner, asked.ref, cursor, asked)
+        message = await self._answers.wait(owner, asked.ref, granted=True)
         error = message.get("error")
         if message["status"] == "failed" and error:
-            return problem(_raised(error, message), request)
-        return _json({"message": message, "conversation": conversation_id(ref.conversation)})
+            response = problem(_raised(error, message), request)
+        else:
+            response = _json({"message": message, "conversation": conversation_id(asked.ref.conversation)})
+        response.headers.update(rate_headers(asked.left))
+        return response
 
     async def _stream(
-        self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, *, granted: bool = False
+        self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, asked: Asked | None = None
     ) -> web.StreamResponse:
-        async with self._answers.read(owner, ref, granted=granted) as live:
+        async with self._answers.read(owner, ref, granted=asked is not None) as live:
             position = cursor or 0
             await self._answers.check_cursor(ref, live, position)
             if live.over and position >= live.position:
                 return web.Response(status=204)  # nothing is left: this stops an EventSource
-            return await self._streams.send(request, live, position, self._streams.response())
+            response = self._streams.response()
+            if asked is not None and asked.begun:
+                response.headers.update(rate_headers(asked.left))
+                return await self._streams.send(request, live, position, response)
+            async with self._answers.reader(owner):
+                return await self._streams.send(request, live, position, response)
 
 
 def _json(body: dict[str, Any]) -> web.Response:

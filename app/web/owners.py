@@ -32,6 +32,11 @@ def known_owner(request: web.Request) -> str:
     return owner.id
 
 
+def address_of(request: web.Request, proxies: Proxies) -> str | None:
+    """Return the client's address where it has limits of its own: an anonymous owner is a new one at will."""
+    return proxies.client(request) if request[_OWNER].anonymous else None
+
+
 class Owners:
     """The middleware that asks who it is, of every route that is not public."""
 

@@ -7,8 +7,9 @@ import secrets
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from app.domain.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, ParleyError, TooLarge
+from app.domain.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, ParleyError, RateLimited, TooLarge
 from app.domain.events import dump
+from app.web.rate_limits import rate_headers
 
 log = logging.getLogger("parley.web")
 
@@ -40,6 +41,8 @@ def problem(error: ParleyError, request: web.Request) -> web.Response:
     if error.status == 409:
         response.headers["x-should-retry"] = "false"  # official clients repeat a 409 by themselves
     response.headers.update(error.headers)
+    if isinstance(error, RateLimited):
+        response.headers.update(rate_headers(error.allowances))
     response.headers["Cache-Control"] = "no-store"
     return response
 

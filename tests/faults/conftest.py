@@ -53,6 +53,7 @@ async def replicas(folder: Path, own_store: StoreProcess, upstream: ScriptedUpst
             "openai_api_key": "sk-test-0123456789",
             "openai_model": "model-a",
             "lease_seconds": 1,
+            "limit_readers": 0,  # crowds of readers, all of one owner
         } | settings
         fresh = [ServiceProcess(folder, **settings) for _ in range(count)]
         started.extend(fresh)

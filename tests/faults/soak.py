@@ -20,7 +20,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, CookieJar, TCPCon
 from tests.support.proxy import Proxy
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import Script, ScriptedUpstream, reply
-from tests.support.service import ServiceProcess
+from tests.support.service import NO_LIMITS, ServiceProcess
 from tests.support.store import StoreProcess
 
 WORDS = [f"{number}{mark}" for number, mark in zip(range(120), [" ", "\n", " é ", " 😀 "] * 30, strict=True)]
@@ -52,6 +52,7 @@ class Soak:
                     "openai_api_key": "sk-soak-0123456789",
                     "openai_model": "model-a",
                     "lease_seconds": 1,
+                    **NO_LIMITS,
                     "heartbeat_seconds": 0.2,
                 }
                 services += [ServiceProcess(folder, **settings) for _ in range(2)]

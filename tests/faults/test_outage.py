@@ -12,6 +12,7 @@ from tests.faults.conftest import Replicas
 from tests.support.proxy import Proxy
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
+from tests.support.service import NO_LIMITS
 from tests.support.store import StoreProcess
 
 WORDS = [f"{number} " for number in range(1, 61)]
@@ -104,7 +105,8 @@ async def test_a_post_whose_reply_from_redis_is_lost_is_stored_and_asked_once(
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess, own_redis: Any
 ) -> None:
     async with asyncio.timeout(60), Proxy(str(own_store.socket)) as proxy:
-        (service,) = await replicas(1, redis_url=f"redis://{proxy.address}")
+        # Without limits, whose script would be the first whose reply is lost.
+        (service,) = await replicas(1, redis_url=f"redis://{proxy.address}", **NO_LIMITS)
         async with session.get(f"{service.url}/conversations"):
             pass
         proxy.flowing.clear()
@@ -121,6 +123,27 @@ async def test_a_post_whose_reply_from_redis_is_lost_is_stored_and_asked_once(
         async with session.get(f"{service.url}/conversations/{reader.conversation}") as response:
             assert len((await response.json())["messages"]) == 2
     assert len(upstream.requests) == 1
+
+
+async def test_a_post_whose_limits_reply_is_lost_takes_one_place_of_each(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess, own_redis: Any
+) -> None:
+    async with asyncio.timeout(60), Proxy(str(own_store.socket)) as proxy:
+        (service,) = await replicas(1, redis_url=f"redis://{proxy.address}")
+        async with session.get(f"{service.url}/conversations"):
+            pass
+        proxy.flowing.clear()
+        posting = asyncio.create_task(session.post(f"{service.url}/messages", json={"content": "Hi"}))
+        while len(await own_redis.keys("limit:*:messages")) < 2:  # taken, and nobody has heard of it
+            await asyncio.sleep(0.01)
+        proxy.cut()
+        proxy.flowing.set()
+        reader = Reader()
+        async with await posting as response:
+            assert '"messages";r=59;' in response.headers["RateLimit"]
+            assert '"address";r=299;' in response.headers["RateLimit"]
+            await reader.read(response)
+        assert reader.text == "Echo: Hi"
 
 
 async def test_entries_that_were_acknowledged_and_then_lost_are_written_again_from_memory(

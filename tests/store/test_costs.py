@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import Client, Start
 from tests.support.browser import ask
 from tests.support.scripted_upstream import Script, ScriptedUpstream, chunk, reply
+from tests.support.service import NO_LIMITS
 from tests.support.sse import frames_of, read_all
 
 
@@ -17,7 +18,7 @@ async def counts(redis: Any) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in stats.items()}
 
 
-async def test_a_post_is_one_script_and_one_entry_of_the_list_and_so_is_the_end(
+async def test_a_post_is_one_script_and_one_for_each_set_of_limits_and_one_entry_of_the_list_and_so_is_the_end(
     client: Client, redis: Any, upstream: ScriptedUpstream
 ) -> None:
     await ask(client, "Hi")  # connections and scripts are there now
@@ -26,11 +27,26 @@ async def test_a_post_is_one_script_and_one_entry_of_the_list_and_so_is_the_end(
     async with client.post("/messages", json={"content": "Hi"}) as response:
         await read_all(response)
     seen = await counts(redis)
-    assert seen["evalsha"] == 2
-    assert seen["zadd"] == 2
+    # begin and finish, and what the owner and the address have left
+    assert seen["evalsha"] == 4
+    # the list twice; a place among the owner's messages, its answers and the address's messages
+    assert seen["zadd"] == 5
+    # the answer's place given back
+    assert seen["zrem"] == 1
     # begin's start, the text, finish's end
     assert seen["xadd"] == 3
     assert seen.get("xread", 0) == 0
+
+
+async def test_without_limits_a_post_is_one_script_and_one_entry_of_the_list(
+    start: Start, redis: Any, upstream: ScriptedUpstream
+) -> None:
+    client = await start(**NO_LIMITS)
+    await ask(client, "Hi")
+    await redis.config_resetstat()
+    await ask(client, "Hi")
+    seen = await counts(redis)
+    assert (seen["evalsha"], seen["zadd"], seen.get("zrem", 0)) == (3, 2, 0)  # the third reads the message for its JSON
 
 
 @pytest.mark.parametrize("pieces", [10, 100])

@@ -12,7 +12,14 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[2]
 LISTENING = re.compile(r"Listening at (http://[^/]+)/")
 #: Settings of the machine that runs the tests must not reach the service.
-OURS = re.compile(r"OPENAI_|REDIS_|[A-Z_]+_SECONDS$|PORT$|HOST$|DATA_DIR$|DURABILITY$|LOG_|WORKERS$|METRICS_|OTEL_")
+OURS = re.compile(
+    r"OPENAI_|REDIS_|[A-Z_]+_SECONDS$|PORT$|HOST$|DATA_DIR$|DURABILITY$|LOG_|WORKERS$|METRICS_|OTEL_"
+    r"|LIMIT_|MAX_|AUTH$|TOKENS_|JWT_|CORS_|TRUSTED_"
+)
+#: Settings of a service which anybody may ask as much as they like.
+NO_LIMITS = dict.fromkeys(
+    ("limit_messages_per_minute", "limit_address_messages_per_minute", "limit_active_answers", "limit_readers"), 0
+)
 
 
 class ServiceProcess:

@@ -6,13 +6,14 @@
 -- KEYS  chat, messages, events prefix, lease prefix, and the idempotency key where there is one
 -- Returns {'begun', number, user message's number, depth of the answer, model, system, created, record, record, …}
 --         (newest record first), {'attach', number}, {'busy', number}, or {'not_found' | 'no_parent' | 'not_an_answer'
---         | 'key_reused'}
+--         | 'key_reused' | 'full'}
 local chat, messages, events, leases = unpack(KEYS)
 local idempotency = KEYS[5] or ''
 local owner, now, runner, lease_ms, ttl_ms, tag = unpack(ARGV, 1, 6)
 local may_create, again, parent, user_tail = unpack(ARGV, 7, 10)
 local model, default_model, digest, digest_ms, window = unpack(ARGV, 11, 15)
 local title, system, chat_model = unpack(ARGV, 16, 18)
+local most_messages, most_bytes = tonumber(ARGV[19]), tonumber(ARGV[20])
 
 local function head_of(number)
     local record = redis.call('HGET', messages, number)
@@ -21,7 +22,7 @@ local function head_of(number)
     return tonumber(up), tonumber(depth), role
 end
 
-local known = redis.call('HMGET', chat, 'owner', 'active', 'runner', 'next', 'head', 'system', 'model', 'title')
+local known = redis.call('HMGET', chat, 'owner', 'active', 'runner', 'next', 'head', 'system', 'model', 'title', 'bytes')
 local exists, active = known[1], known[2]
 if exists and known[1] ~= owner then return {'not_found'} end
 
@@ -47,6 +48,7 @@ else
     if active then return {'busy', tonumber(active)} end
 
     number = tonumber(known[4] or 1)
+    if number >= most_messages or tonumber(known[9] or 0) >= most_bytes then return {'full'} end
     if again == '1' then
         local role
         question, depth, role = head_of(parent)
@@ -80,6 +82,7 @@ else
         .. ',"role":"assistant","status":"streaming","asked":' .. model_json .. ',"created_at":' .. now .. '}')
     redis.call('HSET', chat, 'next', number + 1, 'head', number, 'active', number, 'runner', runner, 'updated', now)
     redis.call('HINCRBY', chat, 'version', 1)
+    redis.call('HINCRBY', chat, 'bytes', #user_tail)
     redis.call('XADD', events .. number, '1-0', 'start', '{"conversation":"conv_' .. tag .. '","message":"msg_' .. tag .. '_'
         .. number .. '","reply_to":"msg_' .. tag .. '_' .. question .. '","model":' .. model_json .. '}')
     redis.call('SET', leases .. number, runner, 'PX', lease_ms)

@@ -27,6 +27,7 @@ end
 redis.call('HSET', messages, number, record)
 redis.call('HSET', chat, 'updated', now)
 redis.call('HINCRBY', chat, 'version', 1)
+redis.call('HINCRBY', chat, 'bytes', #record)
 redis.call('HINCRBY', chat, 'prompt_tokens', ARGV[9])
 redis.call('HINCRBY', chat, 'completion_tokens', ARGV[10])
 redis.call('HINCRBY', chat, 'total_tokens', ARGV[11])

@@ -1,0 +1,292 @@
+"""What an owner, or an address, may use, counted in Redis: so all processes of the service share it.
+
+Places in sorted sets, each with the time at which it is free again: messages of the last minute (the window slides, so
+there are never more within any minute), and answers that run. One script takes them all, in one round trip with the
+journal's next commit; our own, as libraries of this kind take a round trip for each limit, and none knows of answers.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from app.domain.errors import RateLimited, TokenLimit, TooManyAnswers, TooManyReaders
+from app.domain.limits import Allowance
+from app.domain.times import now_ms
+from app.store import keys, scripts
+from app.store.connection import Connector, store_errors
+from app.store.journal import Journal
+
+MINUTE_MS = 60_000
+DAY_SECONDS = 24 * 3600
+#: Added to the longest that an answer may take: its retries, and a store that was away.
+ANSWER_SLACK_SECONDS = 120.0
+#: Where answers have no longest time.
+NO_END_SECONDS = 7 * 24 * 3600.0
+#: What a process says of its readers holds so long, and is said again so often.
+READERS_MS = 60_000
+READERS_AGAIN_SECONDS = 20.0
+#: A place that was taken so recently may belong to an answer that is about to begin.
+BEGINNING_MS = 10_000
+#: How often places are compared with the answers that run, for one owner.
+LOOK_SECONDS = 1.0
+
+_REFUSALS: dict[str, tuple[type[RateLimited], str]] = {
+    "messages": (RateLimited, "That were too many messages within a minute."),
+    "address": (RateLimited, "That were too many messages from this address within a minute."),
+    "tokens": (TokenLimit, "The tokens of this day are used up. The day ends at midnight, UTC."),
+    "address-tokens": (
+        TokenLimit,
+        "The tokens of this day are used up for this address. The day ends at midnight, UTC.",
+    ),
+    "answers": (TooManyAnswers, "Too many answers are being written for you. Wait for the end of one, or stop one."),
+}
+
+
+class Limit(NamedTuple):
+    """A limit as its script knows it. `ms` 0: a count of tokens."""
+
+    policy: str
+    limit: int
+    window_seconds: int | None
+    ms: int
+
+
+class Place(NamedTuple):
+    """What one message takes: of its owner, and of an anonymous owner's address (None: no limit of its own)."""
+
+    owner: str
+    address: str | None
+    #: `<conversation>.<runner>`
+    name: str
+
+
+class Limits:
+    """All limits that are shared; 0 switches one off."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        journal: Journal,
+        *,
+        process: str,
+        messages_per_minute: int,
+        address_messages_per_minute: int,
+        tokens_per_day: int,
+        address_tokens_per_day: int,
+        active_answers: int,
+        readers: int,
+        answer_seconds: float,
+    ) -> None:
+        """`process` names this one among the others; `answer_seconds` is the longest of an answer, 0: there is none."""
+        self._redis = connector.redis
+        self._journal = journal
+        self._process = process
+        answer_ms = int((answer_seconds + ANSWER_SLACK_SECONDS if answer_seconds else NO_END_SECONDS) * 1000)
+        self._answer_ms = answer_ms
+        self._of_owner = _set(
+            Limit("messages", messages_per_minute, 60, MINUTE_MS),
+            Limit("answers", active_answers, None, answer_ms),
+            Limit("tokens", tokens_per_day, DAY_SECONDS, 0),
+        )
+        self._of_address = _set(
+            Limit("address", address_messages_per_minute, 60, MINUTE_MS),
+            Limit("address-tokens", address_tokens_per_day, DAY_SECONDS, 0),
+        )
+        self._tokens_of_owner = bool(tokens_per_day)
+        self._tokens_of_address = bool(address_tokens_per_day)
+        self._counts_answers = bool(active_answers)
+        self._readers = readers
+        self._reading: dict[str, int] = {}
+        self._saying: asyncio.Task[None] | None = None
+        self._looked: dict[str, float] = {}
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Does anybody's use of tokens matter?"""
+        return self._tokens_of_owner or self._tokens_of_address
+
+    async def start(self) -> None:
+        """Begin to say again who reads here."""
+        if self._readers:
+            self._saying = asyncio.create_task(self._say_again())
+
+    async def close(self) -> None:
+        """Undo `start`."""
+        if self._saying is not None:
+            self._saying.cancel()
+            await asyncio.gather(self._saying, return_exceptions=True)
+
+    # --- messages and answers -----------------------------------------------------------------------------------------
+
+    async def take(self, place: Place) -> tuple[Allowance, ...]:
+        """Take what a message needs and return what is left. One round trip.
+
+        Raises RateLimited, TokenLimit, TooManyAnswers or StoreUnavailable; nothing is taken then.
+        """
+        left, refused = await self._try(place)
+        if refused and refused[0].policy == "answers" and len(refused) == 1 and await self._free_places(place.owner):
+            left, refused = await self._try(place)
+        if refused:
+            kind, sentence = _REFUSALS[refused[0].policy]
+            raise kind(sentence, allowances=left)
+        return left
+
+    def give_back(self, place: Place) -> None:
+        """Undo `take`: no answer was begun."""
+        if self._of_owner:
+            self._journal.post("ZREM", keys.limit_messages(place.owner), place.name)
+        if place.address is not None and self._of_address:
+            self._journal.post("ZREM", keys.limit_messages(place.address), place.name)
+        self.ended(place)
+
+    def ended(self, place: Place) -> None:
+        """Give an answer's place back."""
+        if self._counts_answers:
+            self._journal.post("ZREM", keys.limit_answers(place.owner), place.name)
+
+    def spend(self, owner: str, address: str | None, tokens: int) -> None:
+        """Count the tokens of an answer that has ended."""
+        if tokens <= 0:
+            return
+        midnight = (now_ms() // (DAY_SECONDS * 1000) + 1) * DAY_SECONDS * 1000
+        for who, counted in ((owner, self._tokens_of_owner), (address, self._tokens_of_address)):
+            if who is not None and counted:
+                name = keys.limit_tokens(who)
+                self._journal.post("INCRBY", name, tokens)
+                self._journal.post("PEXPIREAT", name, midnight)
+
+    async def _try(self, place: Place) -> tuple[tuple[Allowance, ...], list[Allowance]]:
+        """Return what is left of each limit, and those that had nothing left: nothing is taken then."""
+        owner, address, name = place
+        asked = [(owner, self._of_owner)] if self._of_owner else []
+        if address is not None and self._of_address:
+            asked.append((address, self._of_address))
+        if not asked:
+            return (), []
+        # Other slots, so other scripts; all go with one commit, and the last one's reply comes last.
+        *before, last = [_command(limits, who, name) for who, limits in asked]
+        pending = [self._journal.post(*command) for command in before]
+        try:
+            with store_errors():
+                replies = [await self._journal.call(*last), *[await reply for reply in pending]]
+        except BaseException:
+            for reply in pending:
+                reply.cancel()
+            raise
+        replies.append(replies.pop(0))
+        left = [item for (_, limits), reply in zip(asked, replies, strict=True) for item in _allowances(limits, reply)]
+        taken = [bool(reply[0]) for reply in replies]
+        if all(taken):
+            return tuple(left), []
+        if any(taken):
+            self.give_back(place)
+        return tuple(left), [allowance for allowance in left if allowance.remaining <= 0]
+
+    async def _free_places(self, owner: str) -> bool:
+        """Give back the places of answers that do not run any more, as their process was killed; was there any?"""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked.get(owner, -LOOK_SECONDS) < LOOK_SECONDS:
+            return False
+        if len(self._looked) > 10_000:
+            self._looked.clear()
+        self._looked[owner] = now
+        name = keys.limit_answers(owner)
+        with store_errors():
+            pipeline = self._redis.pipeline(transaction=False)
+            (seconds, micros), rows = await pipeline.time().zrange(name, 0, -1, withscores=True).execute()
+            store_ms = seconds * 1000 + micros // 1000
+            old = [place for place, score in rows if store_ms - (score - self._answer_ms) > BEGINNING_MS]
+            dead = await self._dead(old)
+            return bool(dead) and bool(await self._redis.zrem(name, *dead))
+
+    async def _dead(self, places: list[str]) -> list[str]:
+        if not places:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for place in places:
+            pipeline.hmget(keys.chat(place.partition(".")[0]), "active", "runner")
+        running = await pipeline.execute()
+        pipeline = self._redis.pipeline(transaction=False)
+        for place, (active, _) in zip(places, running, strict=True):
+            pipeline.exists(keys.lease(place.partition(".")[0], int(active or 0)))
+        leased = await pipeline.execute()
+        return [
+            place
+            for place, (_, runner), lease in zip(places, running, leased, strict=True)
+            if runner != place.partition(".")[2] or not lease
+        ]
+
+    # --- readers ------------------------------------------------------------------------------------------------------
+
+    async def open_reader(self, owner: str) -> None:
+        """Count one stream more. Raises TooManyReaders and StoreUnavailable; nothing is counted then."""
+        if not self._readers:
+            return
+        count = self._reading[owner] = self._reading.get(owner, 0) + 1
+        try:
+            allowed, _ = await self._journal.call(*self._say(owner, count, self._readers))
+        except BaseException:
+            self.close_reader(owner)
+            raise
+        if not allowed:
+            self._leave(owner)
+            left = Allowance("readers", self._readers, None, 0, None)
+            raise TooManyReaders("Too many streams are open for you. Close one.", allowances=[left])
+
+    def close_reader(self, owner: str) -> None:
+        """Undo `open_reader`."""
+        if self._readers:
+            self._journal.post(*self._say(owner, self._leave(owner), 0))
+
+    def _leave(self, owner: str) -> int:
+        count = self._reading[owner] - 1
+        if count:
+            self._reading[owner] = count
+        else:
+            del self._reading[owner]
+        return count
+
+    async def _say_again(self) -> None:
+        while True:
+            await asyncio.sleep(READERS_AGAIN_SECONDS)
+            for owner, count in self._reading.items():
+                self._journal.post(*self._say(owner, count, 0))
+
+    def _say(self, owner: str, count: int, limit: int) -> Sequence[str | int]:
+        name = keys.limit_readers(owner)
+        return ("EVALSHA", scripts.READERS.sha, 1, name, self._process, count, limit, READERS_MS)
+
+
+def _set(*limits: Limit) -> tuple[Limit, ...]:
+    return tuple(limit for limit in limits if limit.limit)
+
+
+def _key(policy: str, who: str) -> str:
+    match policy:
+        case "answers":
+            return keys.limit_answers(who)
+        case "tokens" | "address-tokens":
+            return keys.limit_tokens(who)
+    return keys.limit_messages(who)
+
+
+def _command(limits: tuple[Limit, ...], who: str, name: str) -> list[str | int]:
+    command: list[str | int] = ["EVALSHA", scripts.TAKE.sha, len(limits)]
+    command += [_key(limit.policy, who) for limit in limits]
+    command.append(name)
+    for limit in limits:
+        command += (limit.limit, limit.ms)
+    return command
+
+
+def _allowances(limits: tuple[Limit, ...], reply: list[int]) -> list[Allowance]:
+    return [
+        Allowance(
+            limit.policy,
+            limit.limit,
+            limit.window_seconds,
+            max(0, reply[2 * index + 1]),
+            -(-reply[2 * index + 2] // 1000) if limit.window_seconds and reply[2 * index + 2] >= 0 else None,
+        )
+        for index, limit in enumerate(limits)
+    ]
