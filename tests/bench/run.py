@@ -42,7 +42,7 @@ async def bench(chosen: Sequence[Scenario], rounds: int, saved: Path) -> int:
             wrong += result.wrong
     finally:  # what was measured before something failed is worth seeing
         print(table(rows))
-    print(f"\nMeasured on {description()}. Medians of {rounds} rounds, {time.monotonic() - began:.0f} s in all.")
+    print(f"\nMeasured on {description()}. Rounds: {rounds}; {time.monotonic() - began:.0f} s in all.")
     for line in changes(figures, last.get("figures", {})):
         log.info("%s", line)
     saved.parent.mkdir(exist_ok=True)

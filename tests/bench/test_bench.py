@@ -13,6 +13,8 @@ from tests.bench.run import bench
 from tests.bench.script import Script
 from tests.bench.startup import Startup
 from tests.bench.streams import Streams
+from tests.bench.table import table
+from tests.support.service import ROOT
 
 
 def _tiny(how: str, herd: int = 0) -> Streams:
@@ -36,6 +38,11 @@ async def test_a_run_prints_a_table_without_a_wrong_answer_and_saves_it(
 async def test_an_answer_that_is_not_the_expected_one_is_counted(tmp_path: Path) -> None:
     # Two streams at each of the upstream itself, the pipe and Parley.
     assert await bench([_tiny("wrong")], 1, tmp_path / "bench.json") == 6
+
+
+def test_the_readme_shows_the_table_as_it_is_printed() -> None:
+    section = (ROOT / "README.md").read_text("utf-8").partition("## What a token costs")[2].partition("\n## ")[0]
+    assert table([]) in section
 
 
 async def test_the_other_scenarios_run_too() -> None:
