@@ -67,8 +67,8 @@ class Stream:
             told = self._dialect.told(response.body.decode())
         except (ValueError, LookupError) as error:
             return {"wrong": repr(error)}
-        if told.text != self._script.text or not told.ended:
-            return {"wrong": f"{len(told.text)} characters, not those {len(self._script.text)} of the upstream"}
+        if told.wrong or told.text != self._script.text:
+            return {"wrong": told.wrong or f"not the upstream's {len(self._script.text)} characters: {told.text[:200]}"}
         start = response.raw.index(b"w0")
         times = [moment for moment, come in response.reads if come > start]
         before = list(takewhile(lambda chunk: b"w0" not in chunk, response.chunks))
