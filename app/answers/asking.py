@@ -8,7 +8,7 @@ from app.domain.context import compose, window_of
 from app.domain.errors import UpstreamContextTooLong
 from app.domain.messages import AnswerHead
 from app.upstream.client import ChatRequest
-from app.upstream.deltas import Delta, Notice
+from app.upstream.deltas import Delta, Notice, Sink
 from app.upstream.retries import Retrying
 
 
@@ -38,9 +38,14 @@ class Asking:
         return max(map(self._window, self.models))
 
     async def deltas(
-        self, head: AnswerHead, system: str | None, records: Sequence[str], options: Mapping[str, Any]
+        self,
+        head: AnswerHead,
+        system: str | None,
+        records: Sequence[str],
+        options: Mapping[str, Any],
+        sink: Sink | None = None,
     ) -> AsyncGenerator[Delta]:
-        """Yield an answer as the upstream writes it, after notices of what was left out.
+        """Yield an answer as the upstream writes it, after notices of what was left out; `sink` as in `Upstream.stream`.
 
         `records` are the branch's latest messages, newest first. Raises an UpstreamError.
         """
@@ -55,7 +60,7 @@ class Asking:
                 yield Notice({"code": "context_trimmed", "left_out": told})
             request = ChatRequest(models[0], prompt.messages, {**self._defaults, **options})
             try:
-                async with aclosing(self._upstream.stream(request, models)) as stream:
+                async with aclosing(self._upstream.stream(request, models, sink)) as stream:
                     async for delta in stream:
                         if isinstance(delta, Notice) and "model" in delta.data:
                             # Should this one refuse the prompt's length, it is asked again, and not those before it.

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from app.domain.errors import InternalError, ParleyError, StoreFull, StoreUnavailable, UpstreamError
@@ -12,7 +12,7 @@ from app.domain.messages import AnswerError, AnswerHead, Ending
 from app.store.answers import AnswerStore
 from app.store.journal import Journal
 from app.store.log_writer import Interrupt
-from app.upstream.deltas import Delta, Finish, Notice, Reasoning, Text, ToolCall
+from app.upstream.deltas import Delta, Finish, Notice, Reasoning, Sink, Text, ToolCall
 
 log = logging.getLogger("parley.runner")
 
@@ -40,12 +40,13 @@ class Runner:
         self._store = store
         self._pace = pace
         self._max_buffered_bytes = max_buffered_bytes or 1 << 62
+        self._ending = Ending("completed")
         self._interrupted: Ending | None = None
         self._pipe: asyncio.Task[Ending] | None = None
         self._journal = journal
         self._writer = journal.open(head.ref, name, live, self._on_interrupt)
 
-    async def run(self, deltas: Callable[[], AsyncGenerator[Delta]]) -> None:
+    async def run(self, deltas: Callable[[Sink], AsyncGenerator[Delta]]) -> None:
         """Write the answer from its first token to its end; returns when the log is over."""
         try:
             ending = self._interrupted or await self._generate(deltas)
@@ -73,7 +74,7 @@ class Runner:
             case Interrupt.FENCED | Interrupt.GONE:
                 self.end_as(Ending("interrupted"))
 
-    async def _generate(self, deltas: Callable[[], AsyncGenerator[Delta]]) -> Ending:
+    async def _generate(self, deltas: Callable[[Sink], AsyncGenerator[Delta]]) -> Ending:
         # A task of its own, so that an interrupt cancels the upstream and nothing else.
         self._pipe = asyncio.create_task(self._pipe_upstream(deltas))
         try:
@@ -89,28 +90,36 @@ class Runner:
             log.exception("An answer failed.")
             return self._interrupted or failed(InternalError("The service failed to write this answer."))
 
-    async def _pipe_upstream(self, deltas: Callable[[], AsyncGenerator[Delta]]) -> Ending:
-        writer, limit, pace = self._writer, self._max_buffered_bytes, self._pace
-        ending = Ending("completed")
-        async with aclosing(deltas()) as stream:
+    async def _pipe_upstream(self, deltas: Callable[[Sink], AsyncGenerator[Delta]]) -> Ending:
+        async with aclosing(deltas(self)) as stream:
             async for delta in stream:
-                if pace is not None and isinstance(delta, _TOKENS):
-                    pace()
-                match delta:
-                    case Text(text):
-                        writer.append("message", text)
-                    case Reasoning(text):
-                        writer.append("reasoning", text)
-                    case Notice(data):
-                        writer.append("notice", dump(data))
-                    case ToolCall():
-                        writer.append("tool_call", dump(delta._asdict()))
-                    case Finish(reason, model, usage):
-                        counts = usage._asdict() if usage else None
-                        ending = Ending("completed", reason, model, counts)  # type: ignore[arg-type]
-                if writer.buffered >= limit:
-                    await writer.room(limit)
-        return ending
+                if not self.take((delta,)):
+                    await self.room()
+        return self._ending
+
+    def take(self, deltas: Sequence[Delta]) -> bool:
+        """As `Sink.take`: hand deltas to the log's writer."""
+        writer, pace = self._writer, self._pace
+        for delta in deltas:
+            if pace is not None and isinstance(delta, _TOKENS):
+                pace()
+            match delta:
+                case Text(text):
+                    writer.append("message", text)
+                case Reasoning(text):
+                    writer.append("reasoning", text)
+                case Notice(data):
+                    writer.append("notice", dump(data))
+                case ToolCall():
+                    writer.append("tool_call", dump(delta._asdict()))
+                case Finish(reason, model, usage):
+                    counts = usage._asdict() if usage else None
+                    self._ending = Ending("completed", reason, model, counts)  # type: ignore[arg-type]
+        return writer.buffered < self._max_buffered_bytes
+
+    async def room(self) -> None:
+        """As `Sink.room`: wait until the store has taken some of what is buffered."""
+        await self._writer.room(self._max_buffered_bytes)
 
     async def _finish(self, ending: Ending) -> None:
         writer, live = self._writer, self.live

@@ -37,7 +37,7 @@ from app.store.conversations import ConversationStore, MessageView
 from app.store.follower import Follower
 from app.store.journal import Journal
 from app.store.limits import Limits, Place
-from app.upstream.deltas import Delta
+from app.upstream.deltas import Delta, Sink
 
 log = logging.getLogger("parley.answers")
 
@@ -182,7 +182,9 @@ class Answers:
         about_answer(message_id(*head.ref))  # this task's lines, and those of the runner, which it starts
         self._spawn(self._watched(runner, deltas, place))
 
-    async def _watched(self, runner: Runner, deltas: Callable[[], AsyncGenerator[Delta]], place: Place) -> None:
+    async def _watched(
+        self, runner: Runner, deltas: Callable[[Sink], AsyncGenerator[Delta]], place: Place
+    ) -> None:
         self._measures.answer_begun()
         try:
             async with self._abandonment.watch(runner):

@@ -19,7 +19,7 @@ from multidict import CIMultiDict
 from app.domain.errors import UpstreamAnswerTimeout, UpstreamBadResponse, UpstreamCut, UpstreamError
 from app.upstream.deadlines import Deadlines
 from app.upstream.decoder import Decoder
-from app.upstream.deltas import Delta
+from app.upstream.deltas import Delta, Sink
 from app.upstream.direct import DirectTransport
 from app.upstream.failures import Redactor, context_too_long, of_status
 from app.upstream.general import GeneralTransport
@@ -104,8 +104,10 @@ class Upstream:
         """Close it."""
         await self.close()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest, sink: Sink | None = None) -> AsyncGenerator[Delta, None]:
         """Ask, and yield the answer piece by piece; `Finish` is the last. Every failure is an `UpstreamError`.
+
+        With a `sink`, only what comes with the first token is yielded: the rest goes there as it comes, until the end.
 
         Comments and empty deltas are no tokens. What the consumer does between two items counts for the whole answer
         only. The connection is closed when the generator ends, is closed (`aclose()`) or is cancelled.
@@ -118,6 +120,9 @@ class Upstream:
             decoder = Decoder()
             read = _read_whole if reply.content_type == "application/json" else _read_some
             while not (decoder.ended or reply.ended):
+                if sink is not None and decoder.tokens:
+                    await _push(reply, decoder, deadlines, sink)
+                    continue
                 before = decoder.tokens
                 deltas = await read(reply, decoder)
                 if deltas:
@@ -229,6 +234,31 @@ async def _read_some(reply: Reply, decoder: Decoder) -> list[Delta]:
             raise
         return decoder.close()  # all that was missing is the end mark
     return decoder.feed(data) if data else decoder.close()
+
+
+async def _push(reply: Reply, decoder: Decoder, deadlines: Deadlines, sink: Sink) -> None:
+    """Let what comes flow into the sink, until the end of the answer or of the body, or until the sink is full."""
+
+    def take(data: bytes) -> bool:
+        before = decoder.tokens
+        deltas = decoder.feed(data)
+        if decoder.tokens != before:
+            deadlines.token()
+        return sink.take(deltas) and not decoder.ended
+
+    try:
+        await reply.push(take)
+    except UpstreamError:
+        if not decoder.complete:
+            raise
+        sink.take(decoder.close())  # all that was missing is the end mark
+    else:
+        if reply.ended and not decoder.ended:
+            sink.take(decoder.close())
+        elif not decoder.ended:
+            deadlines.pause()
+            await sink.room()
+            deadlines.token()
 
 
 async def _read_whole(reply: Reply, decoder: Decoder) -> list[Delta]:

@@ -1,7 +1,7 @@
 """What an upstream says, piece by piece: the typed items that its async generator yields."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 
 class Text(NamedTuple):
@@ -56,3 +56,13 @@ class Notice(NamedTuple):
 
 
 Delta = Text | Reasoning | ToolCall | Finish | Notice
+
+
+class Sink(Protocol):
+    """Takes an answer's deltas at once, from the callback that brought their bytes: a task for each token costs more."""
+
+    def take(self, deltas: Sequence[Delta]) -> bool:
+        """Take deltas; return False where no more should come until `room` returns."""
+
+    async def room(self) -> None:
+        """Wait until there is room again."""

@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import SplitResult
@@ -127,6 +127,7 @@ class DirectReply:
         "_loop",
         "_parser",
         "_paused",
+        "_sink",
         "_size",
         "_waiter",
         "begun",
@@ -154,6 +155,7 @@ class DirectReply:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._head_bytes = 0
         self._chunks: list[bytes] = []
+        self._sink: Callable[[bytes], bool] | None = None
         self._size = 0
         self._paused = False
         self._error: UpstreamError | None = None
@@ -177,13 +179,23 @@ class DirectReply:
                 self.ended = True
                 return b""
             await self._change()
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        self._size = 0
-        if self._paused and self._connection is not None:
-            self._paused = False
-            self._connection.resume()
-        return data
+        return self._taken()
+
+    async def push(self, take: Callable[[bytes], bool]) -> None:
+        """As `Reply.push`."""
+        if self._chunks and self._error is None and not take(self._taken()):
+            return
+        self._sink = take
+        try:
+            while self._sink is not None:
+                if self._error is not None:
+                    raise self._error
+                if self.complete or self.broken:
+                    self.ended = True
+                    return
+                await self._change()
+        finally:
+            self._sink = None
 
     def fail(self, error: UpstreamError) -> None:
         """As `Reply.fail`."""
@@ -212,6 +224,12 @@ class DirectReply:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._garble(error)
+        if self._chunks:
+            if self._sink is None:
+                self._wake()
+            elif self._error is None and not self._sink(self._taken()):
+                self._sink = None
+                self._wake()
 
     def connection_lost(self, why: str) -> None:
         """Take the end of the connection, which is the end of a body whose length was not told."""
@@ -260,7 +278,6 @@ class DirectReply:
         if self._size > READ_AHEAD_BYTES and not self._paused and self._connection is not None:
             self._paused = True
             self._connection.pause()
-        self._wake()
 
     def on_message_complete(self) -> None:
         """Take the end of the body, or of a 1xx."""
@@ -279,6 +296,17 @@ class DirectReply:
             self._error = UpstreamBadResponse("The model server did not answer in HTTP.")
             self._error.__cause__ = error
             self._wake()
+
+    def _taken(self) -> bytes:
+        """Return all that has come, and let more come."""
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._size = 0
+        if self._paused and self._connection is not None:
+            self._paused = False
+            self._connection.resume()
+        return data
 
     async def _change(self) -> None:
         self._waiter = self._loop.create_future()

@@ -1,7 +1,7 @@
 """The general way to the upstream: aiohttp's client, which can pass through a proxy."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import aiohttp
@@ -80,6 +80,11 @@ class GeneralReply:
         data = b"" if self.broken else await self._read()
         self.ended = not data
         return data
+
+    async def push(self, take: Callable[[bytes], bool]) -> None:
+        """As `Reply.push`."""
+        while (data := await self.read()) and take(data):
+            pass
 
     def fail(self, error: UpstreamError) -> None:
         """As `Reply.fail`."""

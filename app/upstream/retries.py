@@ -17,7 +17,7 @@ from tenacity.wait import wait_base, wait_exception, wait_random_exponential
 from app.domain.errors import UpstreamError
 from app.domain.measures import Measures
 from app.upstream.client import ChatRequest, Upstream
-from app.upstream.deltas import Delta, Notice
+from app.upstream.deltas import Delta, Notice, Sink
 
 log = logging.getLogger("parley.upstream")
 
@@ -57,7 +57,9 @@ class Retrying:
         self._clock = clock
         self._measures = measures or Measures(on=False)
 
-    async def stream(self, request: ChatRequest, models: Sequence[str]) -> AsyncGenerator[Delta, None]:
+    async def stream(
+        self, request: ChatRequest, models: Sequence[str], sink: Sink | None = None
+    ) -> AsyncGenerator[Delta, None]:
         """Yield the answer of the first of `models` that begins one, as `Upstream.stream` does, after `Notice`s.
 
         `models` is the one asked for and then the fallbacks, at least one; it goes before `request.model`. Only
@@ -74,7 +76,7 @@ class Retrying:
             while True:
                 said = False
                 try:
-                    async with aclosing(self._upstream.stream(replace(request, model=model))) as deltas:
+                    async with aclosing(self._upstream.stream(replace(request, model=model), sink)) as deltas:
                         async for delta in deltas:
                             said = True
                             yield delta

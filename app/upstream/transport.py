@@ -5,7 +5,7 @@ tests.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from app.domain.errors import UpstreamError
@@ -34,6 +34,9 @@ class Reply(Protocol):
 
     async def read(self) -> bytes:
         """Return what came since, at least a byte; empty at the end, also where the connection broke (`broken`)."""
+
+    async def push(self, take: Callable[[bytes], bool]) -> None:
+        """Hand everything that comes to `take`, at once, until it returns False or the body ends; as `read` otherwise."""
 
     def fail(self, error: UpstreamError) -> None:
         """End the read that waits, and every later one, by raising an error in it."""

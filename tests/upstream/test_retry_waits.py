@@ -11,7 +11,7 @@ from tenacity import wait_none
 
 from app.domain.errors import UpstreamError, UpstreamRateLimited
 from app.upstream.client import ChatRequest, Upstream
-from app.upstream.deltas import Delta, Finish, Notice, Text
+from app.upstream.deltas import Delta, Finish, Notice, Sink, Text
 from app.upstream.retries import Retrying
 from tests.support.scripted_upstream import Script, ScriptedUpstream, reply
 from tests.upstream.asking import HELLO, LONGEST, Time, ask, changed, models, retrying
@@ -165,10 +165,10 @@ class Counted(Upstream):
 
     attempts = 0
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest, sink: Sink | None = None) -> AsyncGenerator[Delta, None]:
         self.attempts += 1
         try:
-            async with aclosing(super().stream(request)) as deltas:
+            async with aclosing(super().stream(request, sink)) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
