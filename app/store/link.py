@@ -34,13 +34,10 @@ class Link(asyncio.Protocol):
         self._replies: list[Any] = []
         self._wanted = 0
         self._done: Callable[[list[Any]], None] | None = None
+        #: Is a pipeline in flight?
+        self.busy = False
         #: Resolved with the reason when it can't be used any more.
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-
-    @property
-    def busy(self) -> bool:
-        """Is a pipeline in flight?"""
-        return self._done is not None
 
     def take_over(self, transport: asyncio.Transport) -> None:
         """Go on with a transport that is connected, and on which nothing is under way."""
@@ -54,7 +51,7 @@ class Link(asyncio.Protocol):
         """
         assert self._transport is not None
         assert self._done is None
-        self._wanted, self._done = replies, done
+        self._wanted, self._done, self.busy = replies, done, True
         self._transport.write(packed)
 
     async def exchange(self, packed: bytes, replies: int) -> list[Any]:
@@ -87,7 +84,7 @@ class Link(asyncio.Protocol):
             while (reply := reader.gets()) is not _INCOMPLETE:
                 replies.append(reply)
             if len(replies) >= self._wanted and self._done is not None:
-                done, self._done = self._done, None
+                done, self._done, self.busy = self._done, None, False
                 self._replies = []
                 done(replies)
         except Exception as error:  # noqa: BLE001 - it is handed on: here only asyncio would hear of it

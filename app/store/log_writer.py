@@ -10,11 +10,14 @@ from enum import Enum
 
 from redis.exceptions import OutOfMemoryError
 
-from app.domain.events import TEXT_KINDS, Event, Kind, events_after, events_between, numbered
+from app.domain.events import TEXT_KINDS, Event, Kind, events_after, events_between, span
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.store import keys
 from app.store.entries import Entry, entry_events, entry_id, position_of
+
+#: Text is joined to events of so many characters at most: a reader that takes nothing has one of them in its buffer.
+LARGEST_JOINED = 65_536
 
 
 class Interrupt(Enum):
@@ -54,6 +57,7 @@ class LogWriter:
         self._pending: list[tuple[Kind, str]] = []
         self._pending_bytes = 0
         self._sent: list[Event] = []
+        self._sent_id = ""
         self._sent_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
 
@@ -62,7 +66,8 @@ class LogWriter:
         if self.broken is None:
             self._pending.append((kind, data))
             self._pending_bytes += len(data) if data.isascii() else len(data.encode())
-            self._wake(self)
+            if not self._sent:
+                self._wake(self)
 
     @property
     def buffered(self) -> int:
@@ -84,26 +89,29 @@ class LogWriter:
         """Wait until all is committed, or nothing more can be written."""
         await self.room(1)
 
-    def take(self) -> tuple[str, ...]:
+    def take(self) -> list[str]:
         """Return the command that appends all that the log has not, as one entry, neighbouring text joined."""
-        pieces: list[tuple[Kind, str]] = []
-        lost = events_after(self.live.events, self.stored) if self.stored < self.live.position else ()
-        for kind, data in (*((event.kind, event.data) for event in lost), *self._pending):
-            if pieces and kind in TEXT_KINDS and pieces[-1][0] == kind:
-                pieces[-1] = (kind, pieces[-1][1] + data)
-            else:
-                pieces.append((kind, data))
-        self._sent = list(numbered(pieces, self.stored))
+        pieces, self._pending = self._pending, []
+        if self.stored < self.live.position:
+            pieces = [*((event.kind, event.data) for event in events_after(self.live.events, self.stored)), *pieces]
+        if len(pieces) > 1:
+            pieces = _joined(pieces)
+        self._sent = sent = []
         self._sent_bytes, self._pending_bytes = self._pending_bytes, 0
-        self._pending.clear()
-        fields = [text for piece in pieces for text in piece]
-        return ("XADD", self.key, "NOMKSTREAM", entry_id(self.stored), *fields)
+        position = self.stored
+        self._sent_id = entry_id(position)
+        command = ["XADD", self.key, "NOMKSTREAM", self._sent_id]
+        for kind, data in pieces:
+            position += span(kind, data)
+            sent.append(Event(kind, data, position))
+            command += (kind, data)
+        return command
 
     def acknowledged(self, reply: object) -> None:
         """Take the reply to `take`'s command: the entry's id, None (no such log), or an error reply."""
         if self.broken is not None:
             return
-        if reply == entry_id(self.stored):
+        if reply == self._sent_id:
             self._committed()
         elif reply is None:
             self._break(Interrupt.GONE)
@@ -138,16 +146,17 @@ class LogWriter:
 
     def _committed(self) -> None:
         sent, self._sent, self._sent_bytes = self._sent, [], 0
-        self.last_id = entry_id(self.stored)
+        self.last_id = self._sent_id
         fresh = sent if self.stored == self.live.position else events_after(sent, self.live.position)
         self.stored = sent[-1].end
         self._show(fresh)
 
     def _show(self, fresh: list[Event]) -> None:
         """Hand what is committed to the readers, and see what comes next."""
-        if self.has_pending:
+        if self._pending or self.stored < self.live.position:
             self._wake(self)
-        self._notify()
+        if self._waiter is not None:
+            self._notify()
         if fresh:
             self.live.extend(fresh)
 
@@ -166,3 +175,17 @@ class LogWriter:
     def _notify(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _joined(pieces: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
+    """Join neighbouring text of one kind."""
+    joined: list[tuple[Kind, list[str]]] = []
+    size = 0
+    for kind, data in pieces:
+        size += len(data)
+        if joined and kind in TEXT_KINDS and joined[-1][0] == kind and size <= LARGEST_JOINED:
+            joined[-1][1].append(data)
+        else:
+            joined.append((kind, [data]))
+            size = len(data)
+    return [(kind, "".join(parts)) for kind, parts in joined]

@@ -134,26 +134,23 @@ class _Reader:
         return self._closed or (self.live.over and self._cursor >= self.live.position)
 
     def _write(self) -> None:
-        while not (self._closed or self._request.protocol.writing_paused):
-            data = self._next()
-            if not data:
-                break
+        """Send what is new. Called after each growth of the log, in the acknowledgement of the commit."""
+        live, protocol = self.live, self._request.protocol
+        while not (self._closed or protocol.writing_paused) and self._cursor < live.position:
             try:
                 # Public, and never suspends without `drain` and compression: so it can be driven from a callback.
-                self._writer.write(data, drain=False).send(None)  # type: ignore[call-arg]
+                self._writer.write(self._next(), drain=False).send(None)  # type: ignore[call-arg]
             except StopIteration:
                 pass
             except ConnectionError:
                 self._closed = True
-        if self._request.protocol.writing_paused or self._done():
-            self.live.unlisten(self._write)
+        if live.ended or live.gone or self._closed or protocol.writing_paused:
+            live.unlisten(self._write)
             self._wake()
 
     def _next(self) -> bytes:
         """Return the frames that come next, and move the cursor behind them."""
         events = self.live.events
-        if not events or events[-1].end <= self._cursor:
-            return b""
         if len(events) > 1 and events[-2].end == self._cursor:
             event = events[-1]  # the one event that this acknowledgement has brought
             self._cursor = event.end
