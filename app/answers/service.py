@@ -182,9 +182,7 @@ class Answers:
         about_answer(message_id(*head.ref))  # this task's lines, and those of the runner, which it starts
         self._spawn(self._watched(runner, deltas, place))
 
-    async def _watched(
-        self, runner: Runner, deltas: Callable[[Sink], AsyncGenerator[Delta]], place: Place
-    ) -> None:
+    async def _watched(self, runner: Runner, deltas: Callable[[Sink], AsyncGenerator[Delta]], place: Place) -> None:
         self._measures.answer_begun()
         try:
             async with self._abandonment.watch(runner):
