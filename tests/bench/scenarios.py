@@ -46,9 +46,10 @@ def scenarios(*, quick: bool = False) -> Iterator[Scenario]:
         name="S4",
         title="50 streams as fast as possible",
         streams=50,
-        script=Script(1000),
+        script=Script(2000),
+        repeat=2,
         stack=stack,
-        cpu_goal="1.5 x pipe",
+        cpu_goal="1.5 x pipe, reads alike",
     )
     yield Streams(
         name="S4-paced",

@@ -17,7 +17,7 @@ from tests.support.store import StoreProcess
 
 #: The venv that has the FastAPI stack, where `make bench` could install it.
 STACK = ROOT / ".venv" / "bench"
-#: No limit is reached, and each one is counted: what it costs belongs to the service.
+#: The limits that are on by default are not reached, and counted all the same: what that costs belongs to the service.
 NO_LIMITS = {
     "limit_messages_per_minute": 1_000_000,
     "limit_address_messages_per_minute": 1_000_000,

@@ -20,6 +20,8 @@ SLOW = "stack"
 class Streams:
     """`streams` answers of a script; their requests are spread evenly over `spread` seconds, for every contestant alike.
 
+    `repeat`: how many of its rounds make one, where they are short.
+
     `herd`: how many tokens the answers of an extra run have, in which all are asked for at the same moment; 0: no such run.
     """
 
@@ -29,6 +31,7 @@ class Streams:
     script: Script
     spread: float = 0
     herd: int = 0
+    repeat: int = 1
     stack: bool = True
     cpu_goal: str = ""
     first_goal: str = ""
@@ -38,7 +41,7 @@ class Streams:
         """Measure everybody in turn, some rounds."""
         herd = Script(self.herd or 1, self.script.rate)
         async with arena([self.script, herd], stack=self.stack) as running:
-            runs = await self._rounds(running, rounds)
+            runs = await self._rounds(running, rounds * self.repeat)
             herds: Runs = {name: [] for name in running.contestants if name != SLOW}
             for name in herds if self.herd else ():
                 herds[name].append(await running.run(name, herd, self.streams))
