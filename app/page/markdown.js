@@ -14,8 +14,11 @@ const SHORT = 1500
 const GROWTH = 1.5
 // What can end an open block. A list goes on after a blank line, if what follows belongs to it.
 const ENDS = /\n[ \t]*\n|\n {0,3}(?:`{3}|~{3}|#{1,6} |>|[-*+] |\d+[.)] )/
+const QUOTE_ENDS = /\n[ \t]*\n|\n {0,3}(?:`{3}|~{3}|#{1,6} |[-*+] |\d+[.)] )/
 const LIST_ENDS = /\n(?:[-*+]|\d+[.)]) |\n[ \t]*\n\S/
 const FENCE = /^( {0,3})(`{3,}|~{3,})([^\n`]*)\n/
+// What may yet become the marker of a list's next item.
+const MARKER = /^ {0,3}(?:\d{1,9}[.)]?|[-*+])[ \t]*$/
 const HARMLESS = /^<\/?(?:br|sub|sup|kbd|b|i|u|s|em|strong|del)\s*\/?>$/i
 
 const escaped = text => text.replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`)
@@ -46,8 +49,10 @@ export class MarkdownStream {
   parsed = 0
   #host
   #source = ''
+  #cr = false // it ends in the first half of a line end
   #tail = '' // the source of the open block
   #lexed = 0 // how long it was when it was parsed last
+  #kind = '' // what it is, in the parser's words
   #shown = [] // its nodes
   #list = null // the list element that has closed items already
   #raw = null // the text node that takes what is not parsed yet
@@ -66,7 +71,9 @@ export class MarkdownStream {
   /** Add some text. */
   push(text) {
     this.#source += text
-    this.#feed(text.replace(/\r\n?/g, '\n'))
+    const rest = this.#cr && text.startsWith('\n') ? text.slice(1) : text
+    if (text) this.#cr = text.endsWith('\r')
+    this.#feed(rest.replace(/\r\n?/g, '\n'))
   }
 
   /** No more text comes: close what is open. */
@@ -101,7 +108,7 @@ export class MarkdownStream {
   #mayWait(before) {
     if (this.#tail.length <= SHORT || this.#lexed === 0 || this.#tail.length > this.#lexed * GROWTH) return false
     const fresh = this.#tail.slice(Math.max(before - 8, 0))
-    return !(this.#list ? LIST_ENDS : ENDS).test(fresh)
+    return !({list: LIST_ENDS, blockquote: QUOTE_ENDS}[this.#kind] ?? ENDS).test(fresh)
   }
 
   #append(text) {
@@ -129,7 +136,6 @@ export class MarkdownStream {
     const lexer = new marked.Lexer(marked.defaults)
     Object.assign(lexer.tokens.links, this.#links)
     const tokens = lexer.lex(this.#tail)
-    this.#links = {...lexer.tokens.links}
     let open = tokens.length - 1
     while (open >= 0 && (tokens[open].type === 'space' || tokens[open].type === 'def')) open--
     if (last || open < 0) {
@@ -138,6 +144,10 @@ export class MarkdownStream {
       this.#lexed = this.#tail.length
       return ''
     }
+    if (MARKER.test(tokens[open].raw)) {
+      const before = tokens.slice(0, open).findLastIndex(token => token.type !== 'space' && token.type !== 'def')
+      if (tokens[before]?.type === 'list') open = before
+    }
     let at = 0
     for (const token of tokens.slice(0, open)) {
       this.#close(token)
@@ -145,6 +155,7 @@ export class MarkdownStream {
     }
     this.#tail = this.#tail.slice(at)
     const token = tokens[open]
+    this.#kind = token.type
     if (token.type === 'code' && FENCE.test(this.#tail)) return this.#openCode()
     if (token.type === 'list') this.#showList(token)
     else {
@@ -156,7 +167,11 @@ export class MarkdownStream {
   }
 
   #close(token) {
-    if (token.type === 'space' || token.type === 'def') return
+    if (token.type === 'space') return
+    if (token.type === 'def') {
+      this.#links[token.tag] ??= {href: token.href, title: token.title}
+      return
+    }
     if (token.type === 'list' && this.#list) {
       this.#list.append(...this.#items(token, token.items).map(finished))
       this.#list = null
@@ -205,6 +220,16 @@ export class MarkdownStream {
   #render(tokens) {
     const fragment = safeFragment(marked.parser(tokens))
     for (const node of fragment.querySelectorAll('p, li, h3, h4, h5, h6, blockquote, ul, ol, td, th')) node.dir = 'auto'
+    for (const list of fragment.querySelectorAll('ul, ol')) {
+      for (const node of [...list.childNodes]) if (node.nodeType === Node.TEXT_NODE) node.remove()
+    }
+    // Whether a list is loose shows only later: an item with one paragraph looks the same in both.
+    for (const item of fragment.querySelectorAll('li')) {
+      const paragraphs = item.querySelectorAll(':scope > p')
+      if (paragraphs.length === 1) paragraphs[0].replaceWith(...paragraphs[0].childNodes)
+      const end = item.lastChild
+      if (end?.nodeType === Node.TEXT_NODE) end.data = end.data.trimEnd()
+    }
     for (const box of fragment.querySelectorAll('input')) box.setAttribute('aria-label', box.checked ? '✓' : '☐')
     for (const table of fragment.querySelectorAll('table')) {
       const frame = el('div', {class: 'table', tabindex: '0'})
@@ -266,6 +291,7 @@ export class MarkdownStream {
   /** References may be defined after their use: so an answer which has any is rendered once more when it is complete. */
   #again() {
     this.#host.replaceChildren()
+    this.#links = {}
     this.#tail = this.#source.replace(/\r\n?/g, '\n')
     this.#list = null
     this.#shown = []

@@ -61,7 +61,7 @@ async def test_the_slower_of_two_tabs_gets_its_text_back(
     )
     upstream.reply(["a", "b"], gate=gate)
     held = []
-    await two.route("**/conversations/*", lambda route: held.append(route))
+    await two.route("**/conversations/*", held.append)
     await say(one, "Second")
     gate.release()
     await expect(one.locator(".answer .markdown").last).to_have_text("a")
