@@ -64,34 +64,31 @@ async def test_what_is_somebody_elses_is_not_found_and_stays_as_it_is(
         await anext(frames)
         before = await _stored(redis)
         for ids in (done, running):
-            conversation = int(before[f"chat:{{{ids['conversation'][5:]}}}"]["updated"])  # type: ignore[call-overload]
+            activity = int(before[f"chat:{{{ids['conversation'][5:]}}}"]["updated"])  # type: ignore[call-overload]
             for (method, path), expected in ASKED.items():
+                bodies: list[Any] = [{"title": "Mine"} if method != "get" else None]
+                name = ids["message"] if path.startswith("/messages/") else ids["conversation"]
                 if path == "/conversations/before/{id}":
-                    path = f"/conversations/before/{conversation + 1}-{'f' * 32}"
-                    bodies: list[Any] = [None]
+                    name = f"{activity + 1}-{'f' * 32}"
                 elif path.startswith("/messages/"):
-                    path, bodies = path.replace("{id}", ids["message"]), [None]
+                    bodies = [None]
                 elif path == "/messages":
                     bodies = [
                         {"content": "Hi", "conversation": ids["conversation"]},
                         {"content": "Hi", "parent": ids["message"]},
                         {"role": "tool", "tool_call_id": "x", "content": "x", "parent": ids["message"]},
                     ]
-                else:
-                    path, bodies = (
-                        path.replace("{id}", ids["conversation"]),
-                        [{"title": "Mine"} if method != "get" else None],
-                    )
+                url = path.replace("{id}", name)
                 for body in bodies:
                     for more in ({}, key, {"Last-Event-ID": "1"}) if method == "post" else ({}, {"Last-Event-ID": "1"}):
                         # The key, too, is somebody else's: it attaches to nothing.
-                        async with client.request(method, path, json=body, headers=eve | more) as told:
+                        async with client.request(method, url, json=body, headers=eve | more) as told:
                             text = await told.text()
-                            assert told.status == expected, (method, path, body, more, text)
+                            assert told.status == expected, (method, url, body, more, text)
                             assert ids["conversation"][5:] not in text
         after = await _stored(redis)
         assert {name: after.get(name) for name in before} == before
-        mine = {name for name in set(after) - set(before)}
+        mine = set(after) - set(before)
         assert {(await redis.hget(name, "title")) for name in mine} == {"Mine"}
         gate.open()
         async for _ in frames:
