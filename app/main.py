@@ -1,5 +1,6 @@
 """The one place where objects are built: settings in, application out."""
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -36,6 +37,7 @@ from app.web.conversations import ConversationRoutes
 from app.web.cross_site import CrossSite
 from app.web.docs import DocsRoutes
 from app.web.messages import MessageRoutes
+from app.web.metrics import MetricsRoutes, watch_loop
 from app.web.models import ModelRoutes
 from app.web.owners import Owners
 from app.web.page import PageRoutes
@@ -61,7 +63,7 @@ def create_app(
     cross_site = CrossSite(settings.cors_origins, proxies)
     authenticator = _authenticator(settings)
     owners = Owners(authenticator, proxies, cross_site=bool(settings.cors_origins))
-    measures = measures or Measures()
+    measures = measures or Measures(on=settings.metrics)
     access = Access(measures)
     app = web.Application(
         middlewares=[access.middleware, problems, cross_site.middleware, owners.middleware],
@@ -81,6 +83,13 @@ def create_app(
             access=access,
         )
     )
+    return app
+
+
+def metrics_app(measures: Measures) -> web.Application:
+    """Return what is served at `METRICS_PORT`."""
+    app = web.Application()
+    app.add_routes(MetricsRoutes(measures, None).routes())
     return app
 
 
@@ -189,7 +198,13 @@ async def _parts(
             app.router.add_routes(routes.routes())
         for public in (ServiceRoutes(answers, conversations), DocsRoutes(), PageRoutes()):
             owners.let_all_in(app.router.add_routes(public.routes()))
+        if settings.metrics_token is not None:
+            metrics = MetricsRoutes(measures, settings.metrics_token.get_secret_value())
+            owners.let_all_in(app.router.add_routes(metrics.routes()))
         access.watch(app.router.routes())
+        if measures.on:
+            watch = asyncio.create_task(watch_loop(measures))
+            stack.callback(watch.cancel)
         yield
 
 

@@ -4,14 +4,15 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
 
+from app.domain.measures import Measures
 from app.domain.startup import StartupError
-from app.main import create_app, drain
+from app.main import create_app, drain, metrics_app
 from app.settings import Settings
 
 try:
@@ -56,6 +57,7 @@ class Stop:
 
 async def serve_here(settings: Settings) -> None:
     """Serve in this process alone. Raises StartupError."""
+    measures = Measures(on=settings.metrics)
 
     async def listen(runner: web.AppRunner) -> None:
         site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
@@ -66,7 +68,8 @@ async def serve_here(settings: Settings) -> None:
         say_where(*runner.addresses[0][:2])
 
     stop = Stop()
-    await serve(settings, create_app(settings), listen, stop, stop.on_signals)
+    async with metrics_listener(settings, measures):
+        await serve(settings, create_app(settings, measures=measures), listen, stop, stop.on_signals)
     log.info("Ended.")
 
 
@@ -108,6 +111,25 @@ async def serve(
         await runner.cleanup()
 
 
+@asynccontextmanager
+async def metrics_listener(settings: Settings, measures: Measures) -> AsyncIterator[None]:
+    """Answer `/metrics` at `METRICS_PORT`, if there is one. Raises StartupError."""
+    if settings.metrics_port is None:
+        yield
+        return
+    runner = web.AppRunner(metrics_app(measures), access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, settings.host, settings.metrics_port).start()
+        except OSError as error:
+            raise cannot_listen(settings.host, settings.metrics_port, error, "METRICS_PORT") from error
+        log.info("Metrics at http://%s:%s/metrics.", *runner.addresses[0][:2])
+        yield
+    finally:
+        await runner.cleanup()
+
+
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run it on the fastest loop there is."""
     _raise_file_limit()
@@ -123,9 +145,9 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def cannot_listen(host: str, port: int, error: OSError) -> StartupError:
+def cannot_listen(host: str, port: int, error: OSError, name: str = "PORT") -> StartupError:
     """Say so in a sentence."""
-    return StartupError(f"Can't listen at {host}:{port}: {error.strerror or error}. Is PORT in use?")
+    return StartupError(f"Can't listen at {host}:{port}: {error.strerror or error}. Is {name} in use?")
 
 
 def say_where(host: str, port: int) -> None:

@@ -20,7 +20,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 #: Secrets may also come from files: `NAME_FILE` holds the path (as Docker secrets do).
-SECRETS = ("openai_api_key", "redis_url", "jwt_key")
+SECRETS = ("openai_api_key", "redis_url", "jwt_key", "metrics_token")
 
 
 class Settings(BaseSettings):
@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="where the embedded store keeps its files")
     log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json`: one object a line")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of its own for `/metrics`, at HOST; 0 picks a free one"
+    )
+    metrics_token: SecretStr | None = Field(
+        None, description="bearer token for `/metrics` on PORT; with neither of the two there are no metrics"
+    )
     shutdown_grace_seconds: Seconds = Field(20, description="how long running answers may go on after SIGTERM")
     close_on_shutdown: bool = Field(
         False,  # noqa: FBT003 - the default of a field
@@ -137,6 +143,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{item}: an origin is a scheme, a host in small letters and perhaps a port, no more")
         return value
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", value.get_secret_value()):
+            raise ValueError("a bearer token has letters, digits and . _ ~ + / - only")
+        return value
+
     @field_validator("openai_base_url", "jwt_jwks_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
@@ -175,8 +188,14 @@ class Settings(BaseSettings):
         return self
 
     openai_api_key_file: Path | None = Field(None, description="a file that holds `OPENAI_API_KEY`")
+    metrics_token_file: Path | None = Field(None, description="a file that holds `METRICS_TOKEN`")
     redis_url_file: Path | None = Field(None, description="a file that holds `REDIS_URL`")
     jwt_key_file: Path | None = Field(None, description="a file that holds `JWT_KEY`")
+
+    @property
+    def metrics(self) -> bool:
+        """Is there somebody who may ask for what is counted?"""
+        return self.metrics_port is not None or self.metrics_token is not None
 
     @property
     def demo(self) -> bool:

@@ -41,10 +41,11 @@ def main() -> int:
 async def _serve(settings: Settings, told: dict[str, Any], parent: socket.socket) -> None:
     store_url, base_url, models, model_owner = told["shared"]
     *files, board = told["files"]
+    measures = Measures(Board(told["workers"], board), told["index"], on=settings.metrics)
     app = create_app(
         settings,
         shared=Shared(store_url, base_url, tuple(models), model_owner),
-        measures=Measures(Board(told["workers"], board), told["index"]),
+        measures=measures,
     )
     stop = Stop()
 
@@ -65,7 +66,7 @@ async def _serve(settings: Settings, told: dict[str, Any], parent: socket.socket
     async def listen(runner: web.AppRunner) -> None:
         for file in files:
             await web.SockSite(runner, socket.socket(fileno=file), backlog=BACKLOG).start()
-        parent.send(b"listening\n")
+        parent.send(json.dumps(measures.routes).encode() + b"\n")
 
     await serve(settings, app, listen, stop, heed)
 

@@ -18,12 +18,12 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from typing import Any
 
-from app.domain.measures import ROW_BYTES
+from app.domain.measures import ROW_BYTES, Board, Measures
 from app.domain.startup import StartupError
-from app.serve import BACKLOG, Stop, cannot_listen, say_where
+from app.serve import BACKLOG, Stop, cannot_listen, metrics_listener, say_where
 from app.settings import Settings
 from app.shared import Shared, shared
 
@@ -45,7 +45,7 @@ async def serve_with_workers(settings: Settings) -> None:
         listening = _bind(settings.host, settings.port, settings.workers, stack)
         board = stack.enter_context(_board(settings.workers))
         stop = Stop()
-        async with shared(settings) as common:
+        async with shared(settings) as common, AsyncExitStack() as serving:
             stop.on_signals()
             crew = [_Worker(settings, common, index, sockets, board) for index, sockets in enumerate(listening)]
             try:
@@ -53,6 +53,9 @@ async def serve_with_workers(settings: Settings) -> None:
                 for some in (crew[:1], crew[1:]):
                     if not all(await asyncio.gather(*(worker.start() for worker in some))):
                         raise StartupError("A worker could not start.")
+                measures = Measures(Board(settings.workers, board), row=None)
+                measures.watch_routes(crew[0].routes)
+                await serving.enter_async_context(metrics_listener(settings, measures))
                 say_where(*listening[0][0].getsockname()[:2])
                 keeping = [asyncio.create_task(worker.keep()) for worker in crew]
                 await stop.drain.wait()
@@ -90,13 +93,15 @@ class _Worker:
         self._sockets = sockets
         self._files = [*(sock.fileno() for sock in sockets), board]
         self._told = {"index": index, "workers": settings.workers, "shared": common, "files": self._files}
+        #: (method, path template) of all routes, in the order in which they are counted.
+        self.routes: list[tuple[str, str]] = []
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._started = 0.0
         self._ending = asyncio.Event()
 
     async def start(self) -> bool:
-        """Start a process and wait until it listens; say False where it has ended before."""
+        """Start a process and wait until it listens; say False where it has ended before. Then `routes` are known."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._started = asyncio.get_running_loop().time()
@@ -112,9 +117,13 @@ class _Worker:
         self._writer.write(json.dumps(self._told).encode() + b"\n")
         if self._ending.is_set():  # told to end while it was started
             self.send(signal.SIGTERM)
-        with suppress(ConnectionError):
-            return bool(await reader.readline())
-        return False
+        try:
+            said = await reader.readline()
+        except ConnectionError:
+            return False
+        if said:
+            self.routes = [tuple(route) for route in json.loads(said)]
+        return bool(said)
 
     async def keep(self) -> None:
         """Fill the place again whenever its process dies; returns when it has ended because of `end`."""

@@ -65,12 +65,12 @@ class Family(NamedTuple):
 class Measures:
     """What one process counts. Counters and histograms only rise; a gauge is what holds now."""
 
-    def __init__(self, board: Board | None = None, row: int = 0, *, on: bool = True) -> None:
-        """`on` False: nobody will ask, so what costs something for each token is left out."""
+    def __init__(self, board: Board | None = None, row: int | None = 0, *, on: bool = True) -> None:
+        """`row` None: to read only. `on` False: nobody will ask, so what costs something for each token is left out."""
         self.board = board or Board()
         self.on = on
         self.families: list[Family] = []
-        self._cells = self.board.row(row)
+        self._cells = Board().row(0) if row is None else self.board.row(row)
         self._used = 0
         self._answers = self._labelled(
             "parley_answers", "Answers that ended, by status", "counter", ("status",), [(name,) for name in STATUSES]
@@ -105,6 +105,8 @@ class Measures:
             sorted({(kind.code,) for kind in all_errors()}),
         )  # fmt: skip
         self._requests: dict[tuple[str, str], int] = {}
+        #: The routes that `watch_routes` was told.
+        self.routes: list[tuple[str, str]] = []
         for gauge in (self._running, self._readers, self._away):
             self._cells[gauge] = 0  # those of a process that died with them
 
@@ -194,7 +196,8 @@ class Measures:
     def watch_routes(self, routes: Iterable[tuple[str, str]]) -> None:
         """Name all (method, path template) once, in the same order in each process."""
         classes = ("2xx", "3xx", "4xx", "5xx")
-        known = [*routes, ("other", "none")]
+        self.routes = list(routes)
+        known = [*self.routes, ("other", "none")]
         cells = self._labelled(
             "parley_requests", "Requests that were answered, by route and class of status", "counter",
             ("method", "route", "status"), [(*route, status) for route in known for status in classes],

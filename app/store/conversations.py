@@ -1,5 +1,6 @@
 """Conversations in the store: create, read, list, change, delete."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from app.store.entries import log_events
 from app.store.journal import Journal
 
 PAGE = 50
+#: A probe is to be told that the store hangs before it loses its own patience.
+PING_SECONDS = 2.0
 
 
 class Snapshot(NamedTuple):
@@ -60,9 +63,10 @@ class ConversationStore:
         self._delete = self._redis.register_script(scripts.DELETE.text)
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable where the store does not answer."""
+        """Raise StoreUnavailable where the store does not answer within `PING_SECONDS`."""
         with store_errors():
-            await self._redis.ping()
+            async with asyncio.timeout(PING_SECONDS):
+                await self._redis.ping()
 
     async def create(self, owner: str, conversation: str, fields: Mapping[str, str]) -> None:
         """Create a conversation without messages. Raises StoreFull or StoreUnavailable."""

@@ -1,12 +1,12 @@
 """`GET /openapi.json`, and `GET /docs`: the same for people, one page without a script or a request to elsewhere."""
 
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from aiohttp import web
 
 from app.domain.events import dump
+from app.domain.version import VERSION
 from app.web.openapi import document
 from app.web.security import DOCS_HEADERS
 
@@ -25,7 +25,7 @@ class DocsRoutes:
     """Both are made once, from the models."""
 
     def __init__(self) -> None:
-        api = document(_version())
+        api = document(VERSION)
         self._json = dump(api).encode()
         self._page = _page(api).encode()
 
@@ -40,13 +40,6 @@ class DocsRoutes:
     async def docs(self, _: web.Request) -> web.Response:
         """`GET /docs`."""
         return _html(self._page)
-
-
-def _version() -> str:
-    try:
-        return version("parley")
-    except PackageNotFoundError:  # run from its folder, as `make run` does
-        return "0.1.0"
 
 
 def _html(page: bytes) -> web.Response:
