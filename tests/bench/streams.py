@@ -78,6 +78,9 @@ class Streams:
             f"herd_{name}_{key}": many[0][key] for name, many in herds.items() for key in KEPT if "first" in key
         }
         cpu = {name: number(_median(runs, name, "us_per_token")) for name in runs if name != "upstream"}
+        if SLOW in runs:
+            times = _median(runs, SLOW, "us_per_token") / _median(runs, "parley", "us_per_token")
+            cpu[SLOW] += f" ({times:.1f} x Parley)"
         spread = f"**{figures['ratio']:.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
         rows = [
             Row(f"**{self.title}**: CPU for each token, us", **cpu, ratio=spread, goal=self.cpu_goal),
@@ -96,6 +99,8 @@ class Streams:
                 rows.append(Row("where all are asked for at once (in all)", **_times(herds, "first")))
         if self.gap_goal:
             rows.append(Row("gap between tokens, p99 ms", **_later(runs, "gap"), goal=self.gap_goal))
+        if self.script.rate:
+            rows.append(Row("how late the upstream was, p99 ms", **_times(runs, "late")))
         rows.append(Row("wrong answers", **{name: str(count) for name, count in wrong.items()}, goal="0"))
         return Result(rows, {name: round(value, 3) for name, value in figures.items()}, sum(wrong.values()))
 
