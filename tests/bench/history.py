@@ -64,12 +64,13 @@ class History:
         return costs
 
     async def _measured(self, running: Arena, who: Contestant, redis: Any, talk: "Talk") -> Cost:
-        before, itself = await _sent_bytes(redis), -await _sent_bytes(redis)
-        itself += before  # what a look costs, negative
-        used, sent = cpu(who.pid), await _sent_bytes(redis)
+        first = await _sent_bytes(redis)
+        sent = await _sent_bytes(redis)
+        look = sent - first  # what looking itself takes
+        used = cpu(who.pid)
         await talk.post(self.posts)
-        bytes_sent = await _sent_bytes(redis) - sent + itself
         used = cpu(who.pid).since(used)
+        bytes_sent = await _sent_bytes(redis) - sent - look
         asked = (await running.seen())["messages"]
         return Cost(used.own / self.posts, used.store / self.posts, bytes_sent / self.posts, asked)
 

@@ -13,7 +13,7 @@ from tests.bench.run import bench
 from tests.bench.script import Script
 from tests.bench.startup import Startup
 from tests.bench.streams import Streams
-from tests.bench.table import table
+from tests.bench.table import changes, table
 from tests.support.service import ROOT
 
 
@@ -43,6 +43,12 @@ async def test_an_answer_that_is_not_the_expected_one_is_counted(tmp_path: Path)
 def test_the_readme_shows_the_table_as_it_is_printed() -> None:
     section = (ROOT / "README.md").read_text("utf-8").partition("## What a token costs")[2].partition("\n## ")[0]
     assert table([]) in section
+
+
+def test_a_run_says_what_is_another_than_before_by_more_than_noise() -> None:
+    before = {"S2": {"parley_us_per_token": 40.0, "ratio": 1.0, "pipe_us_per_token": 40.0}, "old": {"ratio": 1.0}}
+    now = {"S2": {"parley_us_per_token": 44.0, "ratio": 1.04, "pipe_us_per_token": 80.0}, "new": {"ratio": 9.0}}
+    assert changes(now, before) == ["S2 parley_us_per_token: 44, was 40 (+10%)"]
 
 
 async def test_the_other_scenarios_run_too() -> None:

@@ -77,7 +77,6 @@ class Seen:
     def __init__(self) -> None:
         self.connections = 0
         self.messages = 0
-        self.bytes = 0
         self.late: list[float] = []
 
     def told(self) -> dict[str, float]:
@@ -85,7 +84,7 @@ class Seen:
         late = sorted(self.late) or [0.0]
         self.late = []
         p99 = late[min(len(late) - 1, int(len(late) * 0.99))]
-        return {"messages": self.messages, "bytes": self.bytes, "late_p99_ms": round(p99 * 1000, 1)}
+        return {"messages": self.messages, "late_p99_ms": round(p99 * 1000, 1)}
 
 
 class Model(asyncio.Protocol):
@@ -120,7 +119,7 @@ class Model(asyncio.Protocol):
             self._transport.write(response(self._seen.told()))
             return
         asked = json.loads(body)
-        self._seen.messages, self._seen.bytes = len(asked["messages"]), len(body)
+        self._seen.messages = len(asked["messages"])
         script = Script.of(asked["model"])
         if not asked.get("stream"):
             self._transport.write(whole(script))
