@@ -1,6 +1,6 @@
 // What the page says, in English and in Chinese: the first of the two in the browser's list of languages.
 
-const WORDS = {
+export const WORDS = {
   en: {
     newChat: 'New chat', conversations: 'Conversations', menu: 'Show conversations', close: 'Close', more: 'Show more',
     noConversations: 'Your conversations will be listed here.', untitled: 'Untitled', rename: 'Rename', remove: 'Delete',

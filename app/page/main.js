@@ -29,7 +29,7 @@ const sidebar = new Sidebar($('#sidebar'), api, {
     list()
     if (id === chat.id) location.hash = ''
   },
-  renamed: id => { others.tell(id); name() },
+  renamed: id => { others.tell(id); list() },
   failed: error => { hint(problemWords(error)); list() },
 })
 const chat = new Chat({

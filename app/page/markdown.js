@@ -58,6 +58,7 @@ export class MarkdownStream {
   #raw = null // the text node that takes what is not parsed yet
   #code = null
   #links = {}
+  #levels = [] // of the headings that the next one is below
   #finished = false
 
   /** `host` is the element to fill. */
@@ -184,7 +185,7 @@ export class MarkdownStream {
       this.#host.append(block.node)
       block.colour()
     } else {
-      this.#host.append(...this.#render([token]).map(finished))
+      this.#host.append(...this.#render([token], true).map(finished))
     }
   }
 
@@ -217,8 +218,9 @@ export class MarkdownStream {
     this.#shown = nodes
   }
 
-  #render(tokens) {
+  #render(tokens, final = false) {
     const fragment = safeFragment(marked.parser(tokens))
+    this.#order(fragment, final)
     for (const node of fragment.querySelectorAll('p, li, h3, h4, h5, h6, blockquote, ul, ol, td, th')) node.dir = 'auto'
     for (const list of fragment.querySelectorAll('ul, ol')) {
       for (const node of [...list.childNodes]) if (node.nodeType === Node.TEXT_NODE) node.remove()
@@ -237,6 +239,20 @@ export class MarkdownStream {
       frame.append(table)
     }
     return [...fragment.children]
+  }
+
+  /** A model may begin with any level of heading; ours begin below the message's own, and leave none out. */
+  #order(fragment, final) {
+    const levels = [...this.#levels]
+    for (const heading of fragment.querySelectorAll('h3, h4, h5, h6')) {
+      const depth = Number(heading.tagName[1])
+      while (levels.at(-1) >= depth) levels.pop()
+      levels.push(depth)
+      const fitting = document.createElement(`h${2 + levels.length}`)
+      fitting.append(...heading.childNodes)
+      heading.replaceWith(fitting)
+    }
+    if (final) this.#levels = levels
   }
 
   #openCode() {
@@ -292,6 +308,7 @@ export class MarkdownStream {
   #again() {
     this.#host.replaceChildren()
     this.#links = {}
+    this.#levels = []
     this.#tail = this.#source.replace(/\r\n?/g, '\n')
     this.#list = null
     this.#shown = []

@@ -33,13 +33,16 @@ function copyButton(text) {
   return button
 }
 
+// So a screen reader's user can jump from message to message.
+const heading = text => el('h2', {class: 'visually-hidden', text})
+
 /** A question of the user's. */
 export class QuestionView {
   constructor(actions) {
     this.actions = actions
     this.body = el('div', {class: 'bubble', dir: 'auto'})
     this.tools = el('div', {class: 'tools'})
-    this.node = el('article', {class: 'message question', 'aria-label': t('you')}, this.body, this.tools)
+    this.node = el('article', {class: 'message question', 'aria-label': t('you')}, heading(t('you')), this.body, this.tools)
   }
 
   set(message, versions, busy) {
@@ -107,7 +110,7 @@ export class AnswerView {
     this.problem = el('div', {class: 'problem', role: 'alert', hidden: true})
     this.tools = el('div', {class: 'tools'})
     this.node = el('article', {class: 'message answer', 'aria-label': t('answer')},
-      this.notices, this.reasoning, this.body, this.calls, this.problem, this.tools)
+      heading(t('answer')), this.notices, this.reasoning, this.body, this.calls, this.problem, this.tools)
   }
 
   /** Show a state of the message; its text is rendered where it is not what is shown already. */

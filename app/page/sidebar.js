@@ -61,19 +61,25 @@ export class Sidebar {
     const focused = this.list.contains(document.activeElement) ? document.activeElement : null
     const row = focused?.closest('li')?.dataset.id
     const role = focused?.dataset.role
-    this.list.replaceChildren(...this.#rows.map(item => this.#row(item)))
-    if (row) this.list.querySelector(`li[data-id="${row}"] [data-role="${role}"]`)?.focus()
+    // A row that says the same stays the same element: a dialog gives the focus back to where it came from.
+    const known = new Map([...this.list.children].map(node => [`${node.dataset.id} ${node.dataset.title}`, node]))
+    const nodes = this.#rows.map(item => known.get(`${item.id} ${item.title}`) ?? this.#row(item))
+    for (const node of [...this.list.children]) if (!nodes.includes(node)) node.remove()
+    nodes.forEach((node, at) => { if (this.list.children[at] !== node) this.list.insertBefore(node, this.list.children[at] ?? null) })
+    this.current = this.#current
+    if (row && !this.list.contains(document.activeElement)) this.list.querySelector(`li[data-id="${row}"] [data-role="${role}"]`)?.focus()
     this.nothing.hidden = this.#rows.length > 0
     this.more.hidden = this.#next === null
   }
 
   #row(item) {
     const title = item.title ?? t('untitled')
+    // The handlers find the item by its id, as the list may have been read anew.
     const link = el('a', {href: `#${item.id}`, dir: 'auto', 'data-role': 'open', text: title, title})
     mark(link, item.id === this.#current)
-    return el('li', {'data-id': item.id}, link,
-      iconButton('edit', `${t('rename')}: ${title}`, event => this.#rename(item, event.currentTarget), {'data-role': 'rename'}),
-      iconButton('remove', `${t('remove')}: ${title}`, () => this.#remove(item), {'data-role': 'remove'}))
+    return el('li', {'data-id': item.id, 'data-title': String(item.title)}, link,
+      iconButton('edit', `${t('rename')}: ${title}`, event => this.#rename(this.#rows.find(other => other.id === item.id), event.currentTarget), {'data-role': 'rename'}),
+      iconButton('remove', `${t('remove')}: ${title}`, () => this.#remove(this.#rows.find(other => other.id === item.id)), {'data-role': 'remove'}))
   }
 
   #rename(item, button) {
@@ -105,6 +111,8 @@ export class Sidebar {
     })
     input.addEventListener('blur', () => done(true))
     row.replaceChildren(input)
+    row.dataset.title = '' // to be made anew
+    row.dataset.id = ''
     input.focus()
     input.select()
   }

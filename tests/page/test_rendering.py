@@ -91,7 +91,7 @@ async def test_markdown_becomes_what_it_means(open_page: Open) -> None:
     page = await open_page()
     html = await page.evaluate(RENDER, [SECTION, 5])
     for piece in (
-        '<h4 dir="auto">Part</h4>',
+        '<h3 dir="auto">Part</h3>',
         "<strong>bold</strong>",
         'href="https://example.org/"',
         "<code>code</code>",
@@ -245,5 +245,5 @@ async def test_an_answer_of_ten_thousand_words_arrives_whole(open_page: Open, up
         await say(page, "Write a lot")
         await answered(page)
     assert len(upstream.requests) == 1, await page.locator(".answer").inner_text()
-    assert await page.locator(".answer h4").count() == count
+    assert await page.locator(".answer h3").count() == count
     assert await page.locator(".answer .code").count() == count

@@ -1,7 +1,7 @@
 """Two tabs on one conversation: both show it, whoever asks."""
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.page.conftest import Open, answered, say
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
@@ -60,8 +60,12 @@ async def test_the_slower_of_two_tabs_gets_its_text_back(
         "document.addEventListener('visibilitychange', e => e.stopImmediatePropagation(), true)"
     )
     upstream.reply(["a", "b"], gate=gate)
-    held = []
-    await two.route("**/conversations/*", held.append)
+    held: list[Route] = []
+
+    async def hold(route: Route) -> None:
+        held.append(route)
+
+    await two.route("**/conversations/*", hold)
     await say(one, "Second")
     gate.release()
     await expect(one.locator(".answer .markdown").last).to_have_text("a")
