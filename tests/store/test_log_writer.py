@@ -29,7 +29,7 @@ class Log:
             MessageRef("0" * 32, 2), "runner", self.live, interrupt=self.interrupts.append, wake=lambda _: None
         )
 
-    def apply(self, command: tuple[str, ...]) -> object:
+    def apply(self, command: list[str]) -> object:
         """Do what XADD does, and return its reply."""
         _, _, option, name, *fields = command
         assert option == "NOMKSTREAM"
