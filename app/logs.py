@@ -27,6 +27,9 @@ def configure_logs(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     # aiohttp's log of malformed requests quotes raw bytes, cookies included.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # Not shown, and asked of the system for each line (logging's documentation, "Optimization").
+    logging.logThreads = logging.logMultiprocessing = False
+    logging.logProcesses = settings.workers > 1
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
 

@@ -80,7 +80,7 @@ class Recovery:
     async def _interrupt(self, running: RunningLog) -> bool:
         if running.head is None:
             return True
-        outcome, _ = await self._store.finish(running.head, running.events, Ending("interrupted"), running.last_id)
-        if outcome == "done":
+        outcome = await self._store.finish(running.head, running.events, Ending("interrupted"), running.last_id)
+        if outcome.finished == "done":
             log.warning("The runner of an answer is gone; the answer was ended as interrupted.")
-        return outcome != "refused"
+        return outcome.finished != "refused"

@@ -37,6 +37,8 @@ class Runner:
         """`name` is what the lease says; `pace` is called at each token. Starts nothing yet: see `run`."""
         self.head = head
         self.live = live
+        #: The message as it is stored; None until this runner has ended it.
+        self.record: str | None = None
         self._store = store
         self._pace = pace
         self._max_buffered_bytes = max_buffered_bytes or 1 << 62
@@ -127,9 +129,10 @@ class Runner:
         if writer.broken is Interrupt.FULL and self._interrupted is not None:
             ending = self._interrupted
         if writer.broken not in _WRITTEN_BY_OTHERS:
-            outcome, end = await self._store.finish(self.head, live.events, ending, writer.last_id)
-            if outcome == "done":
-                live.extend([end])
+            outcome = await self._store.finish(self.head, live.events, ending, writer.last_id)
+            if outcome.finished == "done":
+                self.record = outcome.record
+                live.extend([outcome.end])
                 return
         await self._read_foreign_end()
 

@@ -1,6 +1,7 @@
 """Answers as the outside sees them: ask, read, stop, regenerate, drain. Knows which of them are written here."""
 
 import asyncio
+import json
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -30,7 +31,7 @@ from app.domain.limits import Allowance
 from app.domain.live_log import LiveLog
 from app.domain.log_context import about_answer
 from app.domain.measures import Measures
-from app.domain.messages import Ending, replayed, start_data
+from app.domain.messages import Ending, replayed, start_data, wire_message
 from app.domain.requests import NewMessage, Regenerate
 from app.store.answers import AnswerStore, Attached, Begun, Question
 from app.store.conversations import ConversationStore, MessageView
@@ -255,8 +256,11 @@ class Answers:
 
     async def wait(self, owner: str, ref: MessageRef, *, granted: bool = False) -> dict[str, Any]:
         """Wait for the end of an answer and return the message; `granted` as in `read`."""
+        runner = self._running.get(ref) if granted else None
         async with self.read(owner, ref, granted=granted) as live:
             await until(live, lambda: live.over)
+        if runner is not None and runner.record is not None:
+            return wire_message(ref, json.loads(runner.record))  # written here: the store need not be asked
         view = await self._answer(owner, ref)
         if view.running:
             raise StoreUnavailable("The answer could not be followed to its end. Read the message again.")

@@ -67,6 +67,14 @@ class Attached(NamedTuple):
     ref: MessageRef
 
 
+class Outcome(NamedTuple):
+    """What came of the end of an answer: its `end` event, and the message as it is stored, where it is `done`."""
+
+    finished: Finished
+    end: Event
+    record: str
+
+
 class RunningLog(NamedTuple):
     """An answer's log as it stands: its events, whether somebody has the lease, and its head (None: no such message)."""
 
@@ -179,19 +187,18 @@ class AnswerStore:
                 raise NotAnAnswer("That message is a user's; only an answer can be regenerated.")
         raise NotFound("There is no such conversation.")
 
-    async def finish(
-        self, head: AnswerHead, events: list[Event], ending: Ending, last_id: str | None
-    ) -> tuple[Finished, Event]:
+    async def finish(self, head: AnswerHead, events: list[Event], ending: Ending, last_id: str | None) -> Outcome:
         """End an answer whose log holds exactly `events`, the last entry being `last_id`; return what came of it.
 
         `last_id` None: the log is lost, only the message can be ended.
 
         Waits for a store that is away. With 'refused' somebody else has ended it, or it still grows; with 'gone' there
-        is nothing left to end. Also returns the `end` event.
+        is nothing left to end.
         """
         ref, now = head.ref, now_ms()
         position = events[-1].end if events else 0
         end = Event("end", end_data(ending), position + 1)
+        record = ended_record(head, events, ending, now)
         usage = ending.usage
         reply: list[Any] = await self._journal.run_script(
             scripts.FINISH,
@@ -201,7 +208,7 @@ class AnswerStore:
                 last_id or "",
                 entry_id(position),
                 end.data,
-                ended_record(head, events, ending, now),
+                record,
                 now,
                 self._ttl_ms,
                 self._log_ttl_ms,
@@ -218,7 +225,7 @@ class AnswerStore:
             self._list(reply[1], ref.conversation, now)
             if self._limits.counts_tokens:
                 self._limits.spend(reply[1], head.address, _spent(head, events, ending))
-        return outcome, end
+        return Outcome(outcome, end, record)
 
     async def mark_stop(self, ref: MessageRef) -> bool:
         """Leave the stop mark for an answer's runner, wherever it is; False where that answer does not run."""

@@ -13,6 +13,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -47,6 +48,8 @@ class _Outage(Exception):
 class _Call(NamedTuple):
     packed: bytes
     reply: asyncio.Future[Any]
+    #: Until when it is waited for, by the loop's clock.
+    until: float
 
 
 class _Command(NamedTuple):
@@ -153,22 +156,21 @@ class Journal:
 
     async def call(self, *command: str | int, patience: float | None = CALL_PATIENCE_SECONDS) -> Any:
         """Send one command that can be repeated with the next commit; as `run_script`."""
-        loop = asyncio.get_running_loop()
+        now = self._loop.time()
         down = self._down_since
-        if patience is not None and down is not None and loop.time() - down > patience:
+        if patience is not None and down is not None and now - down > patience:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
-        call = _Call(pack(*command), loop.create_future())
+        call = _Call(pack(*command), self._loop.create_future(), inf if patience is None else now + patience)
         self._calls.append(call)
         self._wake()
         with store_errors():
-            async with asyncio.timeout(patience):
-                return await call.reply
+            return await call.reply
 
     def post(self, *command: str | int) -> asyncio.Future[Any]:
         """Send one command that can be repeated with the next commit; its reply need not be awaited, an error is logged."""
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Any] = self._loop.create_future()
         reply.add_done_callback(_log_failure)
-        self._calls.append(_Call(pack(*command), reply))
+        self._calls.append(_Call(pack(*command), reply, inf))
         self._wake()
         return reply
 
@@ -303,10 +305,17 @@ class Journal:
             if self._writers:
                 self._beat_due = True
                 self._wake()
-            # Looked at here, as a timer for each commit would cost more than the commit.
+            # Looked at here, as a timer for each call and for each commit would cost more than these.
+            self._expire_calls()
             since = self._in_flight.since if self._in_flight is not None else self._loop.time()
             if self._loop.time() - since > self._commit_seconds and self._link is not None:
                 self._link.fail(RedisConnectionError("a commit was not answered in time"))
+
+    def _expire_calls(self) -> None:
+        now = self._loop.time()
+        for call in (*self._calls, *(self._in_flight.calls if self._in_flight is not None else ())):
+            if call.until < now and not call.reply.done():
+                call.reply.set_exception(TimeoutError())
 
     def _beat_commands(self) -> list[_Command]:
         renew = self._beats % self._lease_beats == 0

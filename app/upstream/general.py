@@ -75,6 +75,11 @@ class GeneralReply:
         self.ended = False
         self.broken = False
 
+    @property
+    def complete(self) -> bool:
+        """As `Reply.complete`."""
+        return self._content.is_eof()
+
     async def read(self) -> bytes:
         """As `Reply.read`."""
         data = b"" if self.broken else await self._read()

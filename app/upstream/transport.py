@@ -29,6 +29,10 @@ class Reply(Protocol):
     broken: bool
 
     @property
+    def complete(self) -> bool:
+        """Has the body come to its end, though it may not have been read?"""
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """Return the response's headers; names in any case."""
 
@@ -67,6 +71,8 @@ async def read_at_most(reply: Reply, size: int) -> bytes:
 
 async def linger(reply: Reply) -> None:
     """Read a little further, so that a body which is as good as over comes to its end; no failure matters now."""
+    if reply.complete:
+        return
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             while await reply.read():
