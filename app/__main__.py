@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 
+from app.check import check
 from app.domain.startup import StartupError
 from app.logs import configure_logs
 from app.serve import run, serve_here
@@ -17,7 +18,9 @@ log = logging.getLogger("parley")
 def main() -> int:
     """Run the service, or a command, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serve, with settings from the environment.")
-    add_token_command(parser.add_subparsers(dest="command", metavar="COMMAND"))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("check", help="say in words whether settings, store and model server are fit for use")
+    add_token_command(commands)
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
     try:
@@ -25,6 +28,8 @@ def main() -> int:
         configure_logs(settings)
         if arguments.command == "token":
             return run_token_command(settings, arguments)
+        if arguments.command == "check":
+            return 0 if run(check(settings)) else 1
         run(serve_here(settings) if settings.workers == 1 else serve_with_workers(settings))
     except StartupError as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence for the operator, no traceback

@@ -61,7 +61,7 @@ def create_app(
     """
     proxies = Proxies(settings.trusted_proxies)
     cross_site = CrossSite(settings.cors_origins, proxies)
-    authenticator = _authenticator(settings)
+    authenticator = authenticator_of(settings)
     owners = Owners(authenticator, proxies, cross_site=bool(settings.cors_origins))
     measures = measures or Measures(on=settings.metrics)
     access = Access(measures)
@@ -153,17 +153,7 @@ async def _parts(
         )
         recovery = Recovery(store, lease_seconds=settings.lease_seconds)
         stack.push_async_callback(recovery.close)
-        upstream = await stack.enter_async_context(
-            Upstream(
-                base_url=shared.base_url,
-                api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
-                extra_headers=settings.openai_extra_headers,
-                connect_timeout=settings.connect_timeout_seconds,
-                first_token_timeout=settings.first_token_timeout_seconds,
-                token_timeout=settings.token_timeout_seconds,
-                answer_timeout=settings.answer_timeout_seconds,
-            )
-        )
+        upstream = await stack.enter_async_context(upstream_of(settings, shared.upstream.base_url))
         answers = Answers(
             store=store,
             conversations=conversation_store,
@@ -172,7 +162,7 @@ async def _parts(
             recovery=recovery,
             asking=Asking(
                 Retrying(upstream, settings.upstream_retry_seconds, measures=measures),
-                models=shared.models,
+                models=shared.upstream.models,
                 context_tokens=settings.context_tokens,
                 defaults=settings.openai_extra_body,
             ),
@@ -193,7 +183,7 @@ async def _parts(
         for routes in (
             MessageRoutes(answers, streams, proxies),
             ConversationRoutes(conversations),
-            ModelRoutes(answers, shared.model_owner),
+            ModelRoutes(answers, shared.upstream.owner),
         ):
             app.router.add_routes(routes.routes())
         for public in (ServiceRoutes(answers, conversations), DocsRoutes(), PageRoutes()):
@@ -208,7 +198,21 @@ async def _parts(
         yield
 
 
-def _authenticator(settings: Settings) -> Authenticator:
+def upstream_of(settings: Settings, base_url: str) -> Upstream:
+    """Return the client of the model server."""
+    return Upstream(
+        base_url=base_url,
+        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
+        extra_headers=settings.openai_extra_headers,
+        connect_timeout=settings.connect_timeout_seconds,
+        first_token_timeout=settings.first_token_timeout_seconds,
+        token_timeout=settings.token_timeout_seconds,
+        answer_timeout=settings.answer_timeout_seconds,
+    )
+
+
+def authenticator_of(settings: Settings) -> Authenticator:
+    """Return what knows whose a request is, as `AUTH` says."""
     match settings.auth:
         case "token":
             assert settings.tokens_file is not None  # the settings were checked

@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -23,6 +23,8 @@ try:
     import uvloop
 except ImportError:  # not on every platform
     uvloop = None  # type: ignore[assignment]
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("parley")
 
@@ -130,11 +132,11 @@ async def metrics_listener(settings: Settings, measures: Measures) -> AsyncItera
         await runner.cleanup()
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
+def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run it on the fastest loop there is."""
     _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
-        runner.run(work)
+        return runner.run(work)
 
 
 def _raise_file_limit() -> None:

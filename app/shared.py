@@ -15,25 +15,33 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4o-mini"
 
 
-class Shared(NamedTuple):
-    """Where the store and the upstream are."""
+class Target(NamedTuple):
+    """Which model server is asked, and for what."""
 
-    store_url: str
     base_url: str
     #: The models that may be asked for, the default one first.
     models: tuple[str, ...]
     #: What `GET /models` says of who has them.
-    model_owner: str
+    owner: str
+
+
+class Shared(NamedTuple):
+    """Where the store and the upstream are."""
+
+    store_url: str
+    upstream: Target
 
 
 @asynccontextmanager
 async def shared(settings: Settings) -> AsyncIterator[Shared]:
     """Start the embedded store and the demo model, unless the settings name others, and end them. Raises StartupError."""
     async with AsyncExitStack() as stack:
-        yield Shared(await _store_url(settings, stack), *await _upstream(settings, stack))
+        store_url = await start_store(settings, stack)
+        yield Shared(store_url, await start_upstream(settings, stack))
 
 
-async def _store_url(settings: Settings, stack: AsyncExitStack) -> str:
+async def start_store(settings: Settings, stack: AsyncExitStack) -> str:
+    """Return the store's URL; the embedded one is started, and ends with the stack. Raises StartupError."""
     if settings.redis_url is not None:
         log.info("Store: the Redis at %s.", without_secrets(settings.redis_url.get_secret_value()))
         return settings.redis_url.get_secret_value()
@@ -44,16 +52,17 @@ async def _store_url(settings: Settings, stack: AsyncExitStack) -> str:
     return url
 
 
-async def _upstream(settings: Settings, stack: AsyncExitStack) -> tuple[str, tuple[str, ...], str]:
+async def start_upstream(settings: Settings, stack: AsyncExitStack) -> Target:
+    """Return the upstream; the demo model is started, and ends with the stack."""
     if settings.demo:
         log.info(
             "Upstream: the built-in demo model. It is no AI: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one."
         )
-        return await stack.enter_async_context(run_demo()), (DEMO_MODEL,), "parley (built-in demo)"
+        return Target(await stack.enter_async_context(run_demo()), (DEMO_MODEL,), "parley (built-in demo)")
     base_url = settings.openai_base_url or DEFAULT_BASE_URL
     models = settings.openai_model or (DEFAULT_MODEL,)
     log.info("Upstream: %s with %s.", base_url, ", ".join(models))
-    return base_url, models, "upstream"
+    return Target(base_url, models, "upstream")
 
 
 def without_secrets(url: str) -> str:

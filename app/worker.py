@@ -16,7 +16,7 @@ from app.logs import configure_logs
 from app.main import create_app
 from app.serve import BACKLOG, Stop, run, serve
 from app.settings import Settings, load
-from app.shared import Shared
+from app.shared import Shared, Target
 
 log = logging.getLogger("parley")
 
@@ -39,12 +39,12 @@ def main() -> int:
 
 
 async def _serve(settings: Settings, told: dict[str, Any], parent: socket.socket) -> None:
-    store_url, base_url, models, model_owner = told["shared"]
+    store_url, (base_url, models, owner) = told["shared"]
     *files, board = told["files"]
     measures = Measures(Board(told["workers"], board), told["index"], on=settings.metrics)
     app = create_app(
         settings,
-        shared=Shared(store_url, base_url, tuple(models), model_owner),
+        shared=Shared(store_url, Target(base_url, tuple(models), owner)),
         measures=measures,
     )
     stop = Stop()

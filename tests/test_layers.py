@@ -20,11 +20,12 @@ ALLOWED = {
     "shared": {"domain", "store", "upstream", "settings"},
     "main": {"domain", "store", "upstream", "answers", "web", "settings", "shared"},
     "logs": {"domain", "settings"},
+    "check": {"domain", "store", "upstream", "settings", "shared", "main"},
     "serve": {"domain", "settings", "main"},
     "workers": {"domain", "settings", "shared", "serve"},
     "worker": {"domain", "settings", "shared", "main", "logs", "serve"},
     "token_command": {"domain", "settings", "web"},
-    "__main__": {"domain", "settings", "logs", "serve", "workers", "token_command"},
+    "__main__": {"domain", "settings", "logs", "check", "serve", "workers", "token_command"},
     "__init__": set(),
     "page": set(),
 }

@@ -230,6 +230,8 @@ class UpstreamRefused(UpstreamError):
 
     code, title, retryable = "upstream_refused", "Upstream refused", False
     transient = False
+    #: The HTTP status, where there was one.
+    answered: int | None = None
 
 
 class UpstreamContextTooLong(UpstreamRefused):

@@ -55,7 +55,9 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamE
         return too_long
     detail = f"The model server answered with status {status}."
     if status not in _TRANSIENT and status < _SERVER_ERROR:
-        return UpstreamRefused(detail)
+        refused = UpstreamRefused(detail)
+        refused.answered = status
+        return refused
     kind = UpstreamRateLimited if status == _TOO_MANY_REQUESTS else UpstreamError
     return kind(detail, retry_after_seconds=_retry_after(headers))
 
