@@ -5,6 +5,9 @@ import ssl
 from contextlib import suppress
 from typing import Any, Self
 
+# Longer than the pause between two pieces of a stream, shorter than a reader's patience.
+_QUIET_SECONDS = 0.8
+
 
 class Proxy:
     """Listens on a free loopback port and hands on to a target: `host:port`, or the path of a unix socket."""
@@ -24,6 +27,8 @@ class Proxy:
         #: Nothing passes towards the client while it is cleared: requests arrive, replies don't.
         self.flowing = asyncio.Event()
         self.flowing.set()
+        #: What comes for the client is held back until it has been quiet for a while, as a proxy does that buffers.
+        self.buffering = False
         #: New connections are refused while it is False.
         self.accepting = True
 
@@ -75,6 +80,13 @@ class Proxy:
                 end.transport.abort()
             self._pumps.discard(task)
 
+    async def _rest(self, source: asyncio.StreamReader) -> bytes:
+        rest = b""
+        with suppress(TimeoutError):
+            while more := await asyncio.wait_for(source.read(65536), _QUIET_SECONDS):
+                rest += more
+        return rest
+
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, cut_after: int | None, *, held: bool
     ) -> None:
@@ -82,6 +94,8 @@ class Proxy:
         while data := await source.read(65536):
             if held:
                 await self.flowing.wait()
+                if self.buffering:
+                    data += await self._rest(source)
             if cut_after is not None and sent + len(data) >= cut_after:
                 sink.write(data[: cut_after - sent])
                 await sink.drain()
