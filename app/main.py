@@ -15,6 +15,7 @@ from app.answers.readers import Abandonment
 from app.answers.recovery import Recovery
 from app.answers.service import Answers
 from app.domain.measures import Measures
+from app.domain.spans import Spans
 from app.settings import Settings
 from app.shared import Shared
 from app.shared import shared as start_shared
@@ -24,6 +25,7 @@ from app.store.conversations import ConversationStore
 from app.store.follower import Follower
 from app.store.journal import Journal
 from app.store.limits import Limits
+from app.tracing import spans_of_environment
 from app.upstream.client import Upstream
 from app.upstream.retries import Retrying
 from app.web.access import Access
@@ -64,7 +66,8 @@ def create_app(
     authenticator = authenticator_of(settings)
     owners = Owners(authenticator, proxies, cross_site=bool(settings.cors_origins))
     measures = measures or Measures(on=settings.metrics)
-    access = Access(measures)
+    spans = spans_of_environment()
+    access = Access(measures, spans)
     app = web.Application(
         middlewares=[access.middleware, problems, cross_site.middleware, owners.middleware],
         client_max_size=settings.max_message_bytes,
@@ -81,6 +84,7 @@ def create_app(
             shared=shared,
             measures=measures,
             access=access,
+            spans=spans,
         )
     )
     return app
@@ -109,8 +113,10 @@ async def _parts(
     shared: Shared | None,
     measures: Measures,
     access: Access,
+    spans: Spans,
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, spans.close)
         await authenticator.start()
         if shared is None:
             shared = await stack.enter_async_context(start_shared(settings))
@@ -147,6 +153,7 @@ async def _parts(
             conversation_ttl_seconds=settings.conversation_ttl_seconds,
             event_log_ttl_seconds=settings.event_log_ttl_seconds,
             measures=measures,
+            spans=spans,
         )
         conversation_store = ConversationStore(
             connector, journal, conversation_ttl_seconds=settings.conversation_ttl_seconds
@@ -161,7 +168,7 @@ async def _parts(
             follower=Follower(connector, recovery.suspect, announce_seconds=settings.abandoned_answer_seconds),
             recovery=recovery,
             asking=Asking(
-                Retrying(upstream, settings.upstream_retry_seconds, measures=measures),
+                Retrying(upstream, settings.upstream_retry_seconds, measures=measures, spans=spans),
                 models=shared.upstream.models,
                 context_tokens=settings.context_tokens,
                 defaults=settings.openai_extra_body,

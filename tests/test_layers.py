@@ -18,8 +18,10 @@ ALLOWED = {
     "web": {"domain", "answers", "web"},
     "settings": {"domain"},
     "shared": {"domain", "store", "upstream", "settings"},
-    "main": {"domain", "store", "upstream", "answers", "web", "settings", "shared"},
+    "main": {"domain", "store", "upstream", "answers", "web", "settings", "shared", "tracing"},
     "logs": {"domain", "settings"},
+    "tracing": {"domain", "sent_spans"},
+    "sent_spans": {"domain"},
     "check": {"domain", "store", "upstream", "settings", "shared", "main"},
     "serve": {"domain", "settings", "main"},
     "workers": {"domain", "settings", "shared", "serve"},
@@ -40,6 +42,8 @@ OUTSIDE = {
     "aiohttp_sse": {"web"},
     "jwt": {"web"},
     "cryptography": {"web"},
+    "prometheus_client": {"web"},
+    "opentelemetry": {"sent_spans"},
 }
 
 MODULES = sorted(APP.rglob("*.py"))

@@ -54,7 +54,8 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
     extras = {name: lines.splitlines() for name, lines in setup["options.extras_require"].items()}
     for file, wanted in (
         ("requirements.txt", declared),
-        ("requirements-dev.txt", declared + extras["test"] + extras["lint"]),
+        ("requirements-dev.txt", declared + extras["test"] + extras["lint"] + extras["tracing"]),
+        ("requirements-tracing.txt", declared + extras["tracing"]),
         ("requirements-local-model.txt", extras["local-model"]),
         ("requirements-bench.txt", extras["bench"]),
     ):
@@ -69,6 +70,9 @@ def test_every_pinned_requirement_has_hashes_and_every_declared_one_is_pinned() 
 #: What is declared under one name and imported under another, or used without an import.
 MODULES = {
     "crypto": "cryptography",
+    "opentelemetry-api": "opentelemetry",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "pyjwt": "jwt",
     "pytest-aiohttp": "",
     "pytest-timeout": "",
@@ -104,7 +108,7 @@ def test_the_declared_dependencies_are_those_that_are_imported() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     ours = set(sys.stdlib_module_names) | {"app", "tests"}
-    runtime = _declared(setup["options"]["install_requires"])
+    runtime = _declared(setup["options"]["install_requires"]) | _declared(setup["options.extras_require"]["tracing"])
     assert set(_imported(*(ROOT / "app").rglob("*.py"))) - ours == runtime
     tests = _declared(setup["options.extras_require"]["test"])
     in_our_venv = set((ROOT / "tests").rglob("*.py")) - {STACK}

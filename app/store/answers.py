@@ -16,6 +16,7 @@ from app.domain.events import TEXT_KINDS, Event
 from app.domain.ids import MessageRef, message_id
 from app.domain.measures import Measures
 from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of
+from app.domain.spans import NO_SPANS, Spans
 from app.domain.times import now_ms
 from app.store import keys, scripts
 from app.store.connection import Connector, store_errors
@@ -109,9 +110,11 @@ class AnswerStore:
         conversation_ttl_seconds: float,
         event_log_ttl_seconds: float,
         measures: Measures,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self._journal = journal
         self._measures = measures
+        self._spans = spans
         self._limits = limits
         self._lease_ms = int(lease_seconds * 1000)
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
@@ -136,32 +139,33 @@ class AnswerStore:
         ]
         if question.idempotency_key is not None:
             names.append(keys.idempotency(conversation, question.idempotency_key))
-        reply = await self._journal.run_script(
-            scripts.BEGIN,
-            names,
-            [
-                question.owner,
-                question.asked_at,
-                runner,
-                self._lease_ms,
-                self._ttl_ms,
-                conversation,
-                int(question.may_create),
-                int(question.record is None),
-                "" if question.parent is None else question.parent,
-                question.record or "",
-                question.model or "",
-                default_model,
-                question.digest,
-                keys.IDEMPOTENCY_SECONDS * 1000,
-                window_bytes,
-                question.title,
-                question.system or "",
-                question.model or "",
-                MOST_MESSAGES,
-                MOST_BYTES,
-            ],
-        )
+        with self._spans.within("begin"):
+            reply = await self._journal.run_script(
+                scripts.BEGIN,
+                names,
+                [
+                    question.owner,
+                    question.asked_at,
+                    runner,
+                    self._lease_ms,
+                    self._ttl_ms,
+                    conversation,
+                    int(question.may_create),
+                    int(question.record is None),
+                    "" if question.parent is None else question.parent,
+                    question.record or "",
+                    question.model or "",
+                    default_model,
+                    question.digest,
+                    keys.IDEMPOTENCY_SECONDS * 1000,
+                    window_bytes,
+                    question.title,
+                    question.system or "",
+                    question.model or "",
+                    MOST_MESSAGES,
+                    MOST_BYTES,
+                ],
+            )
         match reply:
             case ["begun", number, parent, depth, model, system, created, *records]:
                 estimate = _tokens(min(sum(map(len, records)), window_bytes)) if self._limits.counts_tokens else 0
@@ -200,24 +204,25 @@ class AnswerStore:
         end = Event("end", end_data(ending), position + 1)
         record = ended_record(head, events, ending, now)
         usage = ending.usage
-        reply: list[Any] = await self._journal.run_script(
-            scripts.FINISH,
-            [keys.chat(ref.conversation), keys.messages(ref.conversation), keys.events(*ref), keys.lease(*ref)],
-            [
-                ref.number,
-                last_id or "",
-                entry_id(position),
-                end.data,
-                record,
-                now,
-                self._ttl_ms,
-                self._log_ttl_ms,
-                usage["prompt_tokens"] if usage else 0,
-                usage["completion_tokens"] if usage else 0,
-                usage["total_tokens"] if usage else 0,
-            ],
-            patience=None,
-        )
+        with self._spans.within("finish", parley__answer=message_id(*ref), parley__status=ending.status):
+            reply: list[Any] = await self._journal.run_script(
+                scripts.FINISH,
+                [keys.chat(ref.conversation), keys.messages(ref.conversation), keys.events(*ref), keys.lease(*ref)],
+                [
+                    ref.number,
+                    last_id or "",
+                    entry_id(position),
+                    end.data,
+                    record,
+                    now,
+                    self._ttl_ms,
+                    self._log_ttl_ms,
+                    usage["prompt_tokens"] if usage else 0,
+                    usage["completion_tokens"] if usage else 0,
+                    usage["total_tokens"] if usage else 0,
+                ],
+                patience=None,
+            )
         outcome: Finished = reply[0]
         if outcome == "done":
             self._measures.answer_ended(ending.status)

@@ -16,6 +16,7 @@ from tenacity.wait import wait_base, wait_exception, wait_random_exponential
 
 from app.domain.errors import UpstreamError
 from app.domain.measures import Measures
+from app.domain.spans import NO_SPANS, Spans
 from app.upstream.client import ChatRequest, Upstream
 from app.upstream.deltas import Delta, Notice, Sink
 
@@ -47,6 +48,7 @@ class Retrying:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         measures: Measures | None = None,
+        spans: Spans = NO_SPANS,
     ) -> None:
         """`jitter`, `sleep` and `clock` (both in seconds) are for tests."""
         self._upstream = upstream
@@ -56,6 +58,7 @@ class Retrying:
         self._sleep = sleep
         self._clock = clock
         self._measures = measures or Measures(on=False)
+        self._spans = spans
 
     async def stream(
         self, request: ChatRequest, models: Sequence[str], sink: Sink | None = None
@@ -76,12 +79,11 @@ class Retrying:
             while True:
                 said = False
                 try:
-                    async with aclosing(self._upstream.stream(replace(request, model=model), sink)) as deltas:
+                    async with aclosing(self._once(replace(request, model=model), attempt, sink)) as deltas:
                         async for delta in deltas:
                             said = True
                             yield delta
                 except UpstreamError as error:
-                    self._measures.upstream_failed(error.code)
                     if said or not error.transient:
                         raise
                     delay = self._delay(attempt, error, self._retry_seconds - (self._clock() - begun))
@@ -96,6 +98,26 @@ class Retrying:
                 log.info("the upstream is asked again in %.2f s, attempt %d", delay, attempt)
                 yield Notice({"code": "retrying", "attempt": attempt, "delay_seconds": round(delay, 2)})
                 await self._sleep(delay)
+
+    async def _once(self, request: ChatRequest, attempt: int, sink: Sink | None) -> AsyncGenerator[Delta, None]:
+        """Ask once; what comes of it is counted and traced."""
+        span = self._spans.begin("upstream", gen_ai__request__model=request.model, parley__attempt=attempt)
+        failed: str | None = "cancelled"
+        said = False
+        try:
+            async with aclosing(self._upstream.stream(request, sink)) as deltas:
+                async for delta in deltas:
+                    if not said:
+                        span.event("first token")
+                        said = True
+                    yield delta
+            failed = None
+        except UpstreamError as error:
+            failed = error.code
+            self._measures.upstream_failed(failed)
+            raise
+        finally:
+            span.end(failed)
 
     def _delay(self, attempt: int, error: UpstreamError, left: float) -> float | None:
         """Return the wait after an attempt that failed, in seconds; None where the next one would begin too late."""

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 from app.domain.ids import parse_message_id
 from app.domain.log_context import about_answer, about_request
 from app.domain.measures import Measures
+from app.domain.spans import NO_SPANS, Spans
 from app.web.problems import CODE, ID, request_id_of
 
 _PREPARED = web.RequestKey("_PREPARED", web.StreamResponse)
@@ -25,8 +26,9 @@ PROBES = ("/health/live", "/health/ready", "/metrics")
 class Access:
     """The outermost middleware: it names the request, and sees how it ended."""
 
-    def __init__(self, measures: Measures) -> None:
+    def __init__(self, measures: Measures, spans: Spans = NO_SPANS) -> None:
         self._measures = measures
+        self._spans = spans
 
     def watch(self, routes: Iterable[web.AbstractRoute]) -> None:
         """Make room for the counts of all routes; once, when all are there."""
@@ -43,10 +45,18 @@ class Access:
         if parse_message_id(named) is not None:
             about_answer(named)
         response: web.StreamResponse | None = None
-        try:
-            response = await handler(request)
-        finally:
-            self._note(request, response, monotonic() - begun)
+        route = _route(request)
+        with self._spans.within(
+            f"{request.method} {route}", request.headers, http__request__method=request.method, http__route=route
+        ) as span:
+            span.note("parley.request_id", request[ID])
+            try:
+                response = await handler(request)
+            finally:
+                status = self._note(request, response, monotonic() - begun)
+                span.note("http.response.status_code", status)
+                if status >= 500:
+                    span.note("error.type", request.get(CODE, str(status)))
         return response
 
     async def prepared(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -54,9 +64,9 @@ class Access:
         if isinstance(request, web.Request):
             request[_PREPARED] = response
 
-    def _note(self, request: web.Request, response: web.StreamResponse | None, seconds: float) -> None:
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "none"
+    def _note(self, request: web.Request, response: web.StreamResponse | None, seconds: float) -> int:
+        """Return the status."""
+        route = _route(request)
         gone = response is None
         response = response or request.get(_PREPARED)
         status = response.status if response is not None else GONE
@@ -66,7 +76,7 @@ class Access:
             self._measures.problem(code)
         level = logging.DEBUG if route in PROBES else logging.INFO
         if not log.isEnabledFor(level):
-            return
+            return status
         fields: dict[str, object] = {
             "method": request.method if request.method.isalpha() else "other",
             "route": route,
@@ -80,3 +90,9 @@ class Access:
             fields["gone"] = True
             words = f"{words}: the client went"
         log.log(level, words, fields, extra={"fields": fields})
+        return status
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "none"
