@@ -59,6 +59,9 @@ async def serve_with_workers(settings: Settings) -> None:
                 say_where(*listening[0][0].getsockname()[:2])
                 keeping = [asyncio.create_task(worker.keep()) for worker in crew]
                 await stop.drain.wait()
+                if settings.close_on_shutdown:  # the workers close their own
+                    for sock in (sock for sockets in listening for sock in sockets):
+                        sock.close()
                 await _end(crew, keeping, stop, settings.shutdown_grace_seconds)
             finally:
                 for worker in crew:

@@ -66,12 +66,12 @@ class Deployment:
         """Run `docker compose`."""
         return self.docker("compose", *arguments)
 
-    def docker(self, *arguments: str, errors: bool = False) -> str:
+    def docker(self, *arguments: str, errors: bool = False, codes: tuple[int, ...] = (0,)) -> str:
         """Run `docker`; return what it prints, with `errors` also on stderr."""
         done = subprocess.run(
             ["docker", *arguments], cwd=self.folder, env=self._environment, capture_output=True, text=True
         )
-        assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode in codes, f"{arguments}\n{done.stdout}\n{done.stderr}"
         return done.stdout + (done.stderr if errors else "")
 
     def up(self, *arguments: str) -> None:
@@ -93,9 +93,9 @@ class Deployment:
         address: str = self.inspect(container)["NetworkSettings"]["Networks"][f"{self.project}_front"]["IPAddress"]
         return address
 
-    def python(self, container: str, code: str) -> str:
+    def python(self, container: str, code: str, codes: tuple[int, ...] = (0,)) -> str:
         """Run Python in a container of the service, as its user."""
-        return self.docker("exec", container, "python", "-c", code)
+        return self.docker("exec", container, "python", "-c", code, codes=codes)
 
     def log(self, service: str) -> str:
         """Return what a service's containers have said."""
