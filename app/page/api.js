@@ -7,6 +7,6 @@ export const api = connect()
 
 /** A sentence for a person. */
 export function problemWords(error) {
-  if (error.code && error.detail) return t('refused', {detail: error.detail})
+  if (error.status && error.detail) return t('refused', {detail: error.detail})
   return t('offline')
 }

@@ -220,6 +220,11 @@ def _paths() -> dict[str, Any]:
                 owner=False,
             )
         },
+        "/health/stream": {
+            "get": _operation(
+                "Do events arrive when they are sent? A few timed ticks", {200: _ticks()}, (), owner=False
+            )
+        },
     }
 
 
@@ -266,6 +271,12 @@ def _json(*models: type[BaseModel]) -> dict[str, Any]:
 
 def _stream() -> dict[str, Any]:
     return {"description": _STREAM, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+
+
+def _ticks() -> dict[str, Any]:
+    return _stream() | {
+        "description": "`tick` events, `every_ms` apart: `tick`, `of`, `every_ms`. Then the stream ends."
+    }
 
 
 def _answer() -> dict[str, Any]:
