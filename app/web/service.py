@@ -9,7 +9,6 @@ from app.answers.conversations import Conversations
 from app.answers.service import Answers
 from app.domain.errors import ShuttingDown
 
-
 #: Enough to tell a stream that flows from one which is held back; short enough that no shutdown waits for it.
 TICKS = 5
 TICK_SECONDS = 0.2
