@@ -72,7 +72,7 @@ class DirectTransport:
             except BaseException as error:
                 reply.close()
                 # It may have been closed while it idled; where no byte came, nothing can have been said.
-                if fresh or not isinstance(error, UpstreamCut):
+                if fresh or reply.head_bytes or not isinstance(error, UpstreamCut):
                     raise
             else:
                 return reply
@@ -122,7 +122,6 @@ class DirectReply:
         "_chunks",
         "_connection",
         "_error",
-        "_head_bytes",
         "_inflate",
         "_loop",
         "_parser",
@@ -135,6 +134,7 @@ class DirectReply:
         "complete",
         "content_type",
         "ended",
+        "head_bytes",
         "headers",
         "keep_alive",
         "status",
@@ -150,10 +150,11 @@ class DirectReply:
         self.begun = False
         self.complete = False
         self.keep_alive = False
+        #: How many bytes have come until the head was there.
+        self.head_bytes = 0
         self._connection: _Connection | None = connection
         self._loop = asyncio.get_running_loop()  # kept, as asking for it is a system call (getpid) up to Python 3.11
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._head_bytes = 0
         self._chunks: list[bytes] = []
         self._sink: Callable[[bytes], bool] | None = None
         self._size = 0
@@ -216,14 +217,13 @@ class DirectReply:
         if self._parser is None:
             return
         if not self.begun:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._garble(ValueError("the head of the response is too large"))
-                return
+            self.head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._garble(error)
+        if not self.begun and self.head_bytes > MAX_HEAD_BYTES:
+            self._garble(ValueError("the head of the response is too large"))
         if self._chunks:
             if self._sink is None:
                 self._wake()
@@ -245,13 +245,20 @@ class DirectReply:
             self._error.__cause__ = ConnectionError(why)
         self._wake()
 
+    def on_message_begin(self) -> None:
+        """Take the begin of a response: one behind ours was not asked for."""
+        if self.complete:
+            self.keep_alive = False
+            self._parser = None
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
         self.headers.add(name.decode("latin-1"), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         """Take the end of the head: of the response, or of a 1xx that goes before it."""
-        assert self._parser is not None
+        if self._parser is None:
+            return
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL_STATUS:
             self.headers.clear()
@@ -266,6 +273,8 @@ class DirectReply:
 
     def on_body(self, data: bytes) -> None:
         """Take some of the body."""
+        if self._parser is None:
+            return
         if self._inflate is not None:
             try:
                 data = self._inflate.decompress(data)

@@ -15,6 +15,13 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
         yield server
 
 
+@pytest.fixture(params=["direct", "general"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test once for each way to the upstream."""
+    if request.param == "general":
+        monkeypatch.setattr("app.upstream.client._is_plain", lambda _: False)
+
+
 @pytest.fixture(autouse=True)
 async def bounded() -> AsyncIterator[None]:
     """Cancel all tasks of a test that waits for more than 20 seconds."""

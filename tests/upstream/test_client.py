@@ -12,6 +12,8 @@ from app.upstream.client import ChatRequest, Upstream
 from app.upstream.deltas import Delta, Finish, Reasoning, Text, ToolCall, Usage
 from tests.support.scripted_upstream import DONE, EVENT_STREAM, JSON, MODEL, Script, ScriptedUpstream, reply
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 HELLO = ChatRequest("m", [{"role": "user", "content": "Hello"}])
 STOP = Finish("stop", MODEL, None)
 

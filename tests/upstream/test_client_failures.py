@@ -22,6 +22,8 @@ from app.upstream.client import ChatRequest, Upstream
 from app.upstream.deltas import Delta, Text
 from tests.support.scripted_upstream import EVENT_STREAM, JSON, Script, ScriptedUpstream, chunk, event, reply
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 KEY = "secret-key-0123456789"
 HELLO = ChatRequest("m", [{"role": "user", "content": "Hello"}])
 
