@@ -2,13 +2,14 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
 from tests.page.conftest import Open, answered, say, shoot
 from tests.support.proxy import Proxy
-from tests.support.scripted_upstream import Gate, ScriptedUpstream
+from tests.support.scripted_upstream import Gate, Script, ScriptedUpstream, echo
 from tests.support.service import ServiceProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -126,6 +127,40 @@ async def test_reasoning_is_folded_away_and_notices_are_discreet(
     await page.reload()
     await answered(page)
     await expect(page.locator(".thought")).to_have_text("Let me think.")
+
+
+async def test_another_model_and_what_was_left_out_are_named(open_page: Open, upstream: ScriptedUpstream) -> None:
+    page = await open_page()
+    await say(page, "First")
+    await answered(page)
+    upstream.error(400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
+    await say(page, "Second")
+    await answered(page, 2)
+    await expect(page.locator(".notices p")).to_have_text("2 older messages did not fit and were left out.")
+    upstream.default = lambda body: Script([], status=503) if body["model"] == "model-a" else echo(body)
+    await say(page, "Third")
+    await expect(page.locator(".answer").last.locator("[data-code=model_changed]")).to_have_text(
+        "model-b answers instead."
+    )
+    await answered(page, 3)
+    await expect(page.locator(".about").last).to_contain_text("model-b ·")
+    await page.reload()
+    await expect(page.locator(".notices p")).to_have_text("2 older messages did not fit and were left out.")
+
+
+async def test_the_demo_is_named_as_one(open_page: Open, tmp_path: Path) -> None:
+    demo = ServiceProcess(tmp_path)
+    await demo.start()
+    try:
+        page = await open_page(url=demo.url)
+        await expect(page.locator("#demo")).to_have_text(
+            "Demo: no AI answers here, only a small program. Set OPENAI_API_KEY or OPENAI_BASE_URL for a real model."
+        )
+        await say(page, "Hi")
+        await expect(page.locator(".answer .markdown")).to_contain_text("I am Parley's built-in demo model")
+        await page.context.close()
+    finally:
+        demo.close()
 
 
 async def test_a_failed_answer_says_so_in_words_and_can_be_tried_again(

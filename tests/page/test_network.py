@@ -63,7 +63,7 @@ async def test_a_proxy_that_holds_an_answer_back_is_named(
 async def test_a_service_that_only_thinks_long_is_not_taken_for_one_behind_a_proxy(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
-    upstream.reply(["All ", "at ", "once."], delay=0.7)
+    upstream.reply(["All ", "at ", "once."], delay=0.5)
     page = await open_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

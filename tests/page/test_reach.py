@@ -31,8 +31,7 @@ async def complaints(page: Page) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1100, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 360)])
 async def test_axe_finds_nothing_wrong(
     open_page: Open, upstream: ScriptedUpstream, gate: Gate, scheme: str, width: int
 ) -> None:

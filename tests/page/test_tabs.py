@@ -78,3 +78,26 @@ async def test_the_slower_of_two_tabs_gets_its_text_back(
     await expect(two.locator(".answer .markdown").last).to_have_text("a")
     gate.open()
     await answered(two, 2)
+
+
+async def test_another_device_sees_what_is_new_when_it_is_looked_at(
+    open_page: Open, upstream: ScriptedUpstream, gate: Gate
+) -> None:
+    one = await open_page()
+    await say(one, "First")
+    await answered(one)
+    state = await one.context.storage_state()
+    two = await open_page("/" + await one.evaluate("location.hash"), storage_state=state)
+    await answered(two)
+    upstream.reply(["a", "b"], gate=gate)
+    await say(one, "Second")
+    gate.release()
+    await expect(one.locator(".answer .markdown").last).to_have_text("a")
+    await expect(two.locator(".bubble")).to_have_text(["First"])
+    await two.evaluate("dispatchEvent(new Event('focus'))")
+    await expect(two.locator(".bubble")).to_have_text(["First", "Second"])
+    await expect(two.locator(".answer .markdown").last).to_have_text("a")
+    gate.open()
+    for page in (one, two):
+        await answered(page, 2)
+        await expect(page.locator(".answer .markdown").last).to_have_text("ab")
