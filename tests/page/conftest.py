@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
-from playwright.async_api import Browser, Page, Route, async_playwright
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from tests.support.needs import needs
 from tests.support.scripted_upstream import Gate, ScriptedUpstream, echo
@@ -29,6 +29,10 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+#: A bound for what is waited for, on a busy machine too.
+PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)
 
 Open = Callable[..., Awaitable[Page]]
 
@@ -96,7 +100,7 @@ async def open_page(browser: Browser, service: ServiceProcess, upstream: Scripte
     async with AsyncExitStack() as stack:
 
         async def opener(
-            path: str = "/", *, url: str = "", beside: Page | None = None, expect: str = r"$^", **options: Any
+            path: str = "/", *, url: str = "", beside: Page | None = None, expected: str = r"$^", **options: Any
         ) -> Page:
             origin = url or service.url
             if beside is None:
@@ -112,7 +116,7 @@ async def open_page(browser: Browser, service: ServiceProcess, upstream: Scripte
             else:
                 context = beside.context
             page = await context.new_page()
-            page.set_default_timeout(10_000)
+            page.set_default_timeout(PATIENCE_MS)
             page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
             page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
             page.on(
@@ -121,7 +125,7 @@ async def open_page(browser: Browser, service: ServiceProcess, upstream: Scripte
                     wrong.append(f"console: {message.text}")
                     if message.type in ("error", "warning")
                     and not message.text.startswith("Failed to load resource")
-                    and not re.search(expect, message.text)
+                    and not re.search(expected, message.text)
                     else None
                 ),
             )

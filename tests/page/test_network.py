@@ -47,7 +47,7 @@ async def test_a_proxy_that_holds_an_answer_back_is_named(
     open_page: Open, upstream: ScriptedUpstream, service: ServiceProcess
 ) -> None:
     async with Proxy(service.url.removeprefix("http://")) as proxy:
-        page = await open_page(url=f"http://{proxy.address}", expect="")
+        page = await open_page(url=f"http://{proxy.address}")
         script = upstream.reply([f"word{n} " for n in range(20)], delay=0.1)
         await expect(page.locator("#hint")).to_be_hidden()
         proxy.buffering = True

@@ -105,7 +105,7 @@ async def test_a_remote_image_is_a_link_and_nobody_is_asked_for_it(open_page: Op
 
 
 async def test_the_policy_stops_a_script_that_gets_in_by_another_way(open_page: Open) -> None:
-    page = await open_page(expect="Content Security Policy|requires 'Trusted")
+    page = await open_page(expected="Content Security Policy|requires 'Trusted")
     refused = await page.evaluate(
         """async () => {
           const breaches = []
