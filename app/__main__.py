@@ -22,7 +22,7 @@ def main() -> int:
     commands.add_parser("check", help="say in words whether settings, store and model server are fit for use")
     add_token_command(commands)
     arguments = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+    configure_logs(None)
     try:
         settings = load()
         configure_logs(settings)

@@ -18,18 +18,23 @@ from app.settings import Settings
 log = logging.getLogger("parley")
 
 
-def configure_logs(settings: Settings) -> None:
-    """Send the log of this process to standard error in the form that `LOG_FORMAT` names."""
+def configure_logs(settings: Settings | None) -> None:
+    """Send the log of this process to standard error in the form that `LOG_FORMAT` names.
+
+    None: they are not read yet, and what is wrong with them is to be said in the form that they ask for.
+    """
+    form = os.environ.get("LOG_FORMAT") if settings is None else settings.log_format
+    several = settings is not None and settings.workers > 1
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if settings.log_format == "json" else Lines(several=settings.workers > 1))
+    handler.setFormatter(JsonLines() if form == "json" else Lines(several=several))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level)
+    root.setLevel(logging.INFO if settings is None else settings.log_level)
     # aiohttp's log of malformed requests quotes raw bytes, cookies included.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     # Not shown, and asked of the system for each line (logging's documentation, "Optimization").
     logging.logThreads = logging.logMultiprocessing = False
-    logging.logProcesses = settings.workers > 1
+    logging.logProcesses = several
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
 

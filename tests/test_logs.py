@@ -212,6 +212,15 @@ def test_warnings_and_what_nobody_caught_are_objects_too(folder: Path) -> None:
     assert "nobody caught it" in found[1]["error"]
 
 
+async def test_settings_that_cannot_be_used_are_an_object_too(folder: Path) -> None:
+    service = ServiceProcess(folder, log_format="json", lease_seconds="soon")
+    service.spawn()
+    assert await service.ended() == 1
+    (line,) = _lines(service)
+    assert line["level"] == "error"
+    assert "LEASE_SECONDS: " in line["message"]
+
+
 def _run(script: str) -> list[dict[str, Any]]:
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=30)
