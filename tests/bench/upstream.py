@@ -161,8 +161,13 @@ class Model(asyncio.Protocol):
         self._seen.late.append(self._loop.time() - due)
         if script.how == "cut":
             at = 1 + (number * 7 + self._shift) % (len(data) - 1)
-            self._loop.call_later(CUT_SECONDS, self._transport.write, data[at:])
-            data = data[:at]
+            self._transport.write(data[:at])
+            self._loop.call_later(CUT_SECONDS, self._ticked, script, number, due, data[at:])
+        else:
+            self._ticked(script, number, due, data)
+
+    def _ticked(self, script: Script, number: int, due: float, data: bytes) -> None:
+        """Write what is left to write, and only then see to the next, which may be due already."""
         self._transport.write(data)
         if number + 1 < len(writes(script)):
             due += script.burst / script.rate
