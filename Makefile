@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench soak run-local-model test-local-model test-deploy roll lock clean
+.PHONY: help install run test client-tools lint bench soak run-local-model test-local-model test-deploy roll lock clean
 
 help:
 	@echo "make run      serve on http://127.0.0.1:8080/ (installs what it needs first)"
@@ -22,8 +22,17 @@ install: $(VENV)/runtime
 run: install
 	@exec $(BIN)/python -m app
 
-test: $(VENV)/development
+test: $(VENV)/development client-tools
 	$(BIN)/python -m pytest $(ARGS)
+
+# TypeScript, for the types of the browser client: the test that wants it is skipped where there is no npm.
+client-tools:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory tests/client/node_modules/.package-lock.json; fi
+
+tests/client/node_modules/.package-lock.json: tests/client/package-lock.json
+	@echo "Installing TypeScript, which checks the types of the browser client ..."
+	@cd tests/client && npm ci --silent
+	@touch $@
 
 lint: $(VENV)/development
 	$(BIN)/ruff format --check .
@@ -108,4 +117,4 @@ lock: $(VENV)/made
 		--generate-hashes --no-header --no-annotate -o requirements-bench.txt -
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) tests/client/node_modules

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.needs import needs
 from tests.support.service import ServiceProcess
 from tests.support.sse import parse_all
 
@@ -93,14 +93,17 @@ globalThis.fetch = async (path, options = {}) => {
 """
 
 
-async def test_the_lines_for_post_and_fetch_read_the_whole_answer(service: ServiceProcess) -> None:
-    node = shutil.which("node")
-    if node is None:
-        assert "CI" not in os.environ, "CI has to have Node"
-        pytest.skip("there is no Node here to run the README's JavaScript")
-    _, block = re.findall(r"```js\n(.*?)```", README, re.DOTALL)
-    shown = "console.log(JSON.stringify({answer, last, list: await (await fetch('/conversations')).json()}))"
-    script = f"{BROWSER}\n{block}\n{shown}"
+async def test_the_lines_for_the_client_read_the_whole_answer(service: ServiceProcess) -> None:
+    node = needs("node", "run the README's JavaScript")
+    block, _ = re.findall(r"```js\n(.*?)```", README, re.DOTALL)
+    client = (ROOT / "app" / "page" / "client.js").as_uri()
+    loaded = block.replace(
+        "import {send} from '/client.js'", f"const {{send, conversations}} = await import('{client}')"
+    )
+    script = (
+        f"{BROWSER}\nlet shown = ''\nconst show = text => {{ shown += text }}\n{loaded}\n"
+        "console.log(JSON.stringify({shown, final: await answer.message, list: await conversations()}))"
+    )
     async with asyncio.timeout(60):
         process = await asyncio.create_subprocess_exec(
             *(node, "--input-type=module", "-e", script),
@@ -110,7 +113,8 @@ async def test_the_lines_for_post_and_fetch_read_the_whole_answer(service: Servi
         output, _ = await process.communicate()
     assert process.returncode == 0
     result = json.loads(output)
-    assert result["answer"].startswith("I am Parley's built-in demo model")
-    assert result["answer"].endswith("start the service again.")
-    assert int(result["last"]) == len(result["answer"]) + 2
+    assert result["shown"].startswith("I am Parley's built-in demo model")
+    assert result["shown"].endswith("start the service again.")
+    assert result["final"]["content"] == result["shown"]
+    assert result["final"]["status"] == "completed"
     assert len(result["list"]["conversations"]) == 1

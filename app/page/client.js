@@ -311,7 +311,7 @@ class Api {
     this.base = base.replace(/\/$/, '')
     this.headers = headers
     this.options = {
-      fetch: globalThis.fetch.bind(globalThis),
+      fetch: /** @type {typeof fetch} */ ((...asked) => globalThis.fetch(...asked)),
       credentials: /** @type {RequestCredentials} */ ('same-origin'),
       silenceMs: 40_000,
       patienceMs: 60_000,
