@@ -134,7 +134,8 @@ def _burst() -> Script:
     return script
 
 
-async def test_a_thousand_readers_leave_no_task_behind(client: Client, upstream: ScriptedUpstream) -> None:
+async def test_a_thousand_readers_leave_no_task_behind(start: Start, upstream: ScriptedUpstream) -> None:
+    client = await start(limit_readers=0)
     gate = upstream.gate()
     upstream.reply(["x"], gate=gate)
     async with asyncio.timeout(60), client.post("/messages", json={"content": "Hi"}) as response:
