@@ -26,7 +26,7 @@ NO_END_SECONDS = 7 * 24 * 3600.0
 READERS_MS = 60_000
 READERS_AGAIN_SECONDS = 20.0
 #: A place that was taken so recently may belong to an answer that is about to begin.
-BEGINNING_MS = 10_000
+BEGINNING_MS = 5_000
 #: How often places are compared with the answers that run, for one owner.
 LOOK_SECONDS = 1.0
 
