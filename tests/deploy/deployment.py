@@ -25,11 +25,12 @@ class Deployment:
         self._settings: dict[str, Any] = {}
         self.project = f"parley-test-{secrets.token_hex(4)}"
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self._address = f"127.0.0.1:{port}"
+        self.url = f"http://{self._address}"
         self._environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")} | {
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": ":".join(("docker-compose.yml", *more_files)),
-            "PUBLISH": f"127.0.0.1:{port}",
+            "PUBLISH": self._address,
         }
         tracked = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -57,7 +58,7 @@ class Deployment:
 
     def shell(self, script: str) -> str:
         """Run lines as an operator types them; return what they print. Raises AssertionError with it where they fail."""
-        command = ["bash", "-eu", "-o", "pipefail", "-c", script.replace("http://127.0.0.1:8080", self.url)]
+        command = ["bash", "-eu", "-o", "pipefail", "-c", script.replace("127.0.0.1:8080", self._address)]
         done = subprocess.run(command, cwd=self.folder, env=self._environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout
