@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.load import Job, Stream
 from tests.bench.script import Script
-from tests.bench.upstream import chunk, event, writes
+from tests.bench.upstream import Model, Seen, chunk, event, writes
 from tests.bench.wire import dechunked, once
 
 #: As a server sends it which writes the head by itself; its end looks like that of a body.
@@ -92,6 +92,17 @@ def test_the_upstream_sends_what_the_script_says_in_as_many_writes() -> None:
         assert len(sent) == count
         events = b"".join(dechunked(b"".join(sent)))
         assert events.startswith(b"".join(map(event, range(5))))
+
+
+@pytest.mark.parametrize("how", ["plain", "cut"])
+async def test_the_upstream_keeps_the_order_of_its_writes_when_all_are_late(how: str) -> None:
+    script = Script(30, 1_000_000, 1, how)
+    server = await asyncio.get_running_loop().create_server(lambda: Model(Seen()), "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        stream = Stream(Job("openai", url, 0, 1, script.model))
+        await stream.read(0)
+    assert "wrong" not in stream.seen()
 
 
 async def _seen(pieces: Sequence[bytes]) -> dict[str, Any]:
