@@ -21,7 +21,7 @@ from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.service import ServiceProcess
 
-KEY = "sk-marker-of-the-key-0123456789"
+KEY = "marker-of-the-key-0123456789"  # not of the form that is starred out wherever it stands
 
 
 @pytest.fixture
