@@ -218,3 +218,80 @@ test('a proxy that buffers is found out, and one that does not is not accused', 
   assert.match(held.sentence, /buffering/)
 })
 
+
+/** A fetch that answers some requests itself, with what a proxy in between may say, and notes all that is asked. */
+function answering(...replies) {
+  const through = browser()
+  const seen = []
+  const fetch = (url, options) => {
+    seen.push([options.method, new URL(url).pathname, options.headers['Idempotency-Key'] ?? options.headers['Last-Event-ID'] ?? null])
+    const reply = options.method === 'POST' || url.endsWith('/events') ? replies.shift() : undefined
+    return reply ? Promise.resolve(reply()) : through(url, options)
+  }
+  return {fetch, seen}
+}
+const busy = (status, seconds) => () => new Response('{"title": "Later", "code": "later"}', {status, headers: seconds === null ? {} : {'Retry-After': seconds}})
+
+test('a short Retry-After is kept to, with the same key; the cookie is fetched once, before the first question', async () => {
+  await control('reply', {pieces: ['Hello']})
+  const {fetch, seen} = answering(busy(503, '1'), busy(425, null), () => new Response('<html>Sign in</html>', {headers: {'Content-Type': 'text/html'}}))
+  const client = parley(SERVICE, {fetch})
+  const began = Date.now()
+  const answer = client.send('Hi')
+  await read(answer)
+  assert.ok(Date.now() - began >= 990)
+  await read(client.send('And?', {conversation: answer.conversation}))
+  assert.deepEqual(seen.map(([method, path]) => `${method} ${path}`), ['GET /conversations', ...Array(5).fill('POST /messages')])
+  assert.equal(new Set(seen.slice(1, 5).map(([, , key]) => key)).size, 1)
+  assert.notEqual(seen[5][2], seen[1][2])
+  assert.equal(await asked(), 2)
+})
+
+test('a long Retry-After, a limit without one and a full store are told at once', async () => {
+  for (const [status, seconds] of [[503, '3600'], [429, null], [429, '60'], [507, null]]) {
+    const {fetch, seen} = answering(busy(status, seconds))
+    const error = await parley(SERVICE, {fetch}).send('Hi').message.catch(failure => failure)
+    assert.deepEqual([error.status, error.retryable, error.retryAfterMs], [status, true, seconds && Number(seconds) * 1000])
+    assert.equal(seen.length, 2)
+  }
+  assert.equal(await asked(), 0)
+})
+
+test('headers are asked for anew with each request, and a token needs no cookie first', async () => {
+  await control('reply', {pieces: ['Hello']})
+  let number = 0
+  const sent = []
+  const fetch = (url, options) => { sent.push([options.method, options.headers.Authorization]); return globalThis.fetch(url, options) }
+  const client = connect({base: SERVICE, fetch, headers: async () => ({Authorization: `Bearer ${number += 1}`})})
+  await read(client.send('Hi'))
+  assert.deepEqual(sent.map(([method]) => method), ['POST'])
+  await client.models()
+  assert.ok(sent[1][1] !== sent[0][1])
+})
+
+test('a tab that wakes and a network that returns take the answer up without waiting', async () => {
+  await control('reply', {pieces: ['one ', 'two'], gate: true})
+  await control('release', {steps: 1})
+  const page = new EventTarget()
+  Object.assign(globalThis, {
+    document: Object.assign(page, {visibilityState: 'visible'}),
+    addEventListener: page.addEventListener.bind(page),
+    removeEventListener: page.removeEventListener.bind(page),
+  })
+  let waking
+  try {
+    const answer = parley(PROXY, {silenceMs: 3_600_000, retryMs: 3_600_000}).send('Hi')
+    await read(answer, async event => {
+      if (event.text === 'one ') {
+        await control('stall')
+        await control('open')
+        page.dispatchEvent(new Event('online')) // gives up the connection that says nothing any more
+        waking = setInterval(() => page.dispatchEvent(new Event('visibilitychange')), 20) // ends the wait before the next try
+      }
+    })
+    assert.deepEqual([answer.text, await asked()], ['one two', 1])
+  } finally {
+    clearInterval(waking)
+    for (const name of ['document', 'addEventListener', 'removeEventListener']) delete globalThis[name]
+  }
+})
