@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from app.domain import errors
+from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
@@ -46,6 +47,7 @@ def test_nginx_streams_asks_nobody_twice_and_says_who_the_client_is() -> None:
     assert ("proxy_http_version", "1.1") in said
     assert ("proxy_read_timeout", "1h") in said
     assert ("proxy_set_header", "X-Forwarded-For $$remote_addr") in said
+    assert ("proxy_set_header", 'X-Forwarded-Host ""') in said
     assert ("proxy_set_header", "Host $$http_host") in said
     assert ("proxy_next_upstream", "error timeout http_503") in said
     assert "non_idempotent;" not in NGINX
@@ -106,3 +108,13 @@ def test_compose_takes_the_file_with_and_without_settings(tmp_path: Path) -> Non
     assert services["app"]["deploy"]["replicas"] == 5
     assert (services["proxy"]["ports"][0]["host_ip"], services["proxy"]["ports"][0]["published"]) == ("0.0.0.0", "80")
     assert "client_max_body_size 7;" in services["proxy"]["environment"]["CONFIGURATION"]
+
+
+def test_a_redis_of_ones_own_goes_before_the_one_that_compose_names_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("redis://redis:6379/0\n")
+    for own, used in ((None, "redis://redis:6379/0"), ("redis://mine:6379/1", "redis://mine:6379/1")):
+        given = {"redis_url": own} if own else {}
+        url = Settings(redis_url_file=file, **given).redis_url  # type: ignore[arg-type]
+        assert url is not None
+        assert url.get_secret_value() == used

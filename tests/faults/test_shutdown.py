@@ -40,11 +40,12 @@ async def test_running_answers_finish_within_the_grace_while_their_readers_stay_
         assert await service.ended(5) == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_behind_a_proxy_nobody_new_is_let_in_while_those_inside_are_served(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, workers: int
 ) -> None:
     async with asyncio.timeout(30):
-        (service,) = await replicas(1, close_on_shutdown=True)
+        (service,) = await replicas(1, close_on_shutdown=True, workers=workers)
         gate = upstream.gate()
         upstream.reply(["one ", "two"], gate=gate)
         gate.release()
