@@ -4,15 +4,16 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import cast
 
 from app.domain.errors import InternalError, ParleyError, StoreFull, StoreUnavailable, UpstreamError
 from app.domain.events import dump, events_after
 from app.domain.live_log import LiveLog
-from app.domain.messages import AnswerError, AnswerHead, Ending
+from app.domain.messages import AnswerError, AnswerHead, Ending, UsageCount
 from app.store.answers import AnswerStore
 from app.store.journal import Journal
 from app.store.log_writer import Interrupt
-from app.upstream.deltas import Delta, Finish, Notice, Reasoning, Sink, Text, ToolCall
+from app.upstream.deltas import Delta, Notice, Reasoning, Sink, Text, ToolCall
 
 log = logging.getLogger("parley.runner")
 
@@ -105,18 +106,17 @@ class Runner:
         for delta in deltas:
             if pace is not None and isinstance(delta, _TOKENS):
                 pace()
-            match delta:
-                case Text(text):
-                    writer.append("message", text)
-                case Reasoning(text):
-                    writer.append("reasoning", text)
-                case Notice(data):
-                    writer.append("notice", dump(data))
-                case ToolCall():
-                    writer.append("tool_call", dump(delta._asdict()))
-                case Finish(reason, model, usage):
-                    counts = usage._asdict() if usage else None
-                    self._ending = Ending("completed", reason, model, counts)  # type: ignore[arg-type]
+            if isinstance(delta, Text):  # most are: a `match` over classes costs a token three times as much
+                writer.append("message", delta.text)
+            elif isinstance(delta, Reasoning):
+                writer.append("reasoning", delta.text)
+            elif isinstance(delta, Notice):
+                writer.append("notice", dump(delta.data))
+            elif isinstance(delta, ToolCall):
+                writer.append("tool_call", dump(delta._asdict()))
+            else:
+                counts = cast("UsageCount", delta.usage._asdict()) if delta.usage else None
+                self._ending = Ending("completed", delta.reason, delta.model, counts)
         return writer.buffered < self._max_buffered_bytes
 
     async def room(self) -> None:

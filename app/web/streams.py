@@ -62,7 +62,7 @@ class Streams:
         writer = await response.prepare(request)
         assert writer is not None
         async with response:
-            reader = _Reader(request, writer, live, cursor)
+            reader = _Reader(request, writer, live, cursor, chunked=response.chunked)
             self._readers.add(reader)
             self._measures.reader_came()
             try:
@@ -94,14 +94,18 @@ class Streams:
 class _Reader:
     """One client's cursor."""
 
-    __slots__ = ("_closed", "_cursor", "_request", "_turn", "_writer", "live")
+    __slots__ = ("_chunked", "_closed", "_cursor", "_in_chunks", "_request", "_turn", "_writer", "live")
 
-    def __init__(self, request: web.Request, writer: AbstractStreamWriter, live: LiveLog, cursor: int) -> None:
+    def __init__(
+        self, request: web.Request, writer: AbstractStreamWriter, live: LiveLog, cursor: int, *, chunked: bool
+    ) -> None:
         self._request = request
         self._writer = writer
         self.live = live
         self._cursor = cursor
         self._closed = False
+        self._chunked = chunked
+        self._in_chunks = False
         self._turn: asyncio.Future[None] | None = None
 
     async def run(self, send_timeout: float | None) -> None:
@@ -137,16 +141,27 @@ class _Reader:
         """Send what is new. Called after each growth of the log, in the acknowledgement of the commit."""
         live, protocol = self.live, self._request.protocol
         while not (self._closed or protocol.writing_paused) and self._cursor < live.position:
-            try:
-                # Public, and never suspends without `drain` and compression: so it can be driven from a callback.
-                self._writer.write(self._next(), drain=False).send(None)  # type: ignore[call-arg]
-            except StopIteration:
-                pass
-            except ConnectionError:
-                self._closed = True
+            self._send(self._next())
         if live.ended or live.gone or self._closed or protocol.writing_paused:
             live.unlisten(self._write)
             self._wake()
+
+    def _send(self, data: bytes) -> None:
+        if self._in_chunks:  # by hand: aiohttp's way to the same bytes costs a token one microsecond more
+            transport = self._request.transport
+            if transport is None or transport.is_closing():
+                self._closed = True
+            else:
+                transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            return
+        try:
+            # Public, and never suspends without `drain` and compression: so it can be driven from a callback.
+            self._writer.write(data, drain=False).send(None)  # type: ignore[call-arg]
+        except StopIteration:
+            # The head has gone out with it; what follows is chunks, unless the client speaks HTTP/1.0.
+            self._in_chunks = self._chunked
+        except ConnectionError:
+            self._closed = True
 
     def _next(self) -> bytes:
         """Return the frames that come next, and move the cursor behind them."""
