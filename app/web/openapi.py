@@ -90,6 +90,12 @@ _STREAM = (
     "`tool_call` and `notice`, and exactly one `end`. An `id` is where to resume: send it back as `Last-Event-ID`. "
     "Comment lines are signs of life."
 )
+#: What one of a stream's events holds (there is no `itemSchema` before OpenAPI 3.2; tools apply this one to each event).
+_EVENT = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["data"],
+}
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -99,7 +105,7 @@ _KEY = {
 _CURSOR = {
     "name": "Last-Event-ID",
     "in": "header",
-    "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+    "schema": {"type": "string", "pattern": "^[0-9]{0,15}$"},
     "description": "The id of the last event that was received; what follows is sent.",
 }
 
@@ -270,7 +276,7 @@ def _json(*models: type[BaseModel]) -> dict[str, Any]:
 
 
 def _stream() -> dict[str, Any]:
-    return {"description": _STREAM, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    return {"description": _STREAM, "content": {"text/event-stream": {"schema": _EVENT}}}
 
 
 def _ticks() -> dict[str, Any]:
