@@ -208,7 +208,7 @@ async def test_a_rolling_restart_under_load_refuses_nobody_and_loses_no_word(
     _another_version(deployment)
     await _owned(session, deployment.url)
     # Answers that take longer than the grace of those who write them, and others who read them at any replica.
-    long = [Talk(session, deployment.url, "count 600 every 0.02") for _ in range(4)]
+    long = [Talk(session, deployment.url, "count 3000 every 0.02") for _ in range(4)]
     await asyncio.gather(*(talk.begin(until=10) for talk in long))
     others = [talk.another() for talk in long * 3]
     reading = [asyncio.create_task(talk.finish()) for talk in (*long, *others)]
