@@ -122,7 +122,10 @@ export class Sidebar {
     dialog.querySelector('p').textContent = t('removeMore', {title: item.title ?? t('untitled')})
     dialog.returnValue = ''
     dialog.onclose = async () => {
-      if (dialog.returnValue !== 'remove') return
+      if (dialog.returnValue !== 'remove') {
+        this.list.querySelector(`li[data-id="${item.id}"] [data-role="remove"]`)?.focus() // the row may be a new one
+        return
+      }
       const at = this.#rows.indexOf(item)
       this.#leaving.add(item.id)
       this.#rows = this.#rows.filter(row => row.id !== item.id)

@@ -66,6 +66,7 @@ async def test_a_conversation_is_deleted_after_a_question(
     await expect(page.locator("#remove p")).to_have_text("“Drop me” and all its messages will be gone for good.")
     await page.click("#remove .button:not(.danger)")
     await expect(page.locator(".conversations a")).to_have_text(["Drop me", "Keep me"])
+    await page.locator(".conversations li").first.hover()
     await page.locator("[data-role=remove]").first.click()
     await page.click("#remove .danger")
     await expect(page.locator(".conversations a")).to_have_text(["Keep me"])
