@@ -94,12 +94,12 @@ class Streams:
 class _Reader:
     """One client's cursor."""
 
-    __slots__ = ("_chunked", "_closed", "_cursor", "_in_chunks", "_request", "_turn", "_writer", "live")
+    __slots__ = ("_chunked", "_closed", "_cursor", "_in_chunks", "_protocol", "_turn", "_writer", "live")
 
     def __init__(
         self, request: web.Request, writer: AbstractStreamWriter, live: LiveLog, cursor: int, *, chunked: bool
     ) -> None:
-        self._request = request
+        self._protocol = request.protocol
         self._writer = writer
         self.live = live
         self._cursor = cursor
@@ -125,8 +125,8 @@ class _Reader:
                 async with asyncio.timeout(send_timeout):
                     await self._writer.drain()
             except TimeoutError:
-                if self._request.transport is not None:
-                    self._request.transport.abort()  # a polite close would wait for what is not read
+                if self._protocol.transport is not None:
+                    self._protocol.transport.abort()  # a polite close would wait for what is not read
                 return
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class _Reader:
 
     def _write(self) -> None:
         """Send what is new. Called after each growth of the log, in the acknowledgement of the commit."""
-        live, protocol = self.live, self._request.protocol
+        live, protocol = self.live, self._protocol
         while not (self._closed or protocol.writing_paused) and self._cursor < live.position:
             self._send(self._next())
         if live.ended or live.gone or self._closed or protocol.writing_paused:
@@ -148,7 +148,7 @@ class _Reader:
 
     def _send(self, data: bytes) -> None:
         if self._in_chunks:  # by hand: aiohttp's way to the same bytes costs a token one microsecond more
-            transport = self._request.transport
+            transport = self._protocol.transport
             if transport is None or transport.is_closing():
                 self._closed = True
             else:
