@@ -58,6 +58,8 @@ def _by_field(found: list[ErrorDetails]) -> list[dict[str, str]]:
 
 async def read_bytes(request: web.Request) -> bytes:
     """Return the whole body. Raises BodyTimeout; one that is too large is aiohttp's 413."""
+    if request.content.is_eof():  # it came with its head, as most do: no timer
+        return await request.read()
     try:
         async with asyncio.timeout(request.app[BODY_TIMEOUT] or None):
             return await request.read()
