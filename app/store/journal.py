@@ -85,11 +85,10 @@ class Journal:
         self._outage_seconds = outage_seconds
         outage_ms = int(outage_seconds * 1000)
         self._wait = {
-            "acknowledged": b"",
-            "fsync": pack("WAITAOF", 1, 0, outage_ms),
-            "replica": pack("WAIT", 1, outage_ms),
+            "acknowledged": [],
+            "fsync": [pack("WAITAOF", 1, 0, outage_ms)],
+            "replica": [pack("WAIT", 1, outage_ms)],
         }[durability]
-        self._waits = 1 if self._wait else 0  # replies that it adds
         self._loop: asyncio.AbstractEventLoop
         self._commit_seconds = REPLY_SECONDS + (outage_seconds if self._wait else 0)
         self._writers: dict[MessageRef, LogWriter] = {}
@@ -206,7 +205,7 @@ class Journal:
             packed.append(self._renewal(writer))
             packed.append(pack("XREVRANGE", writer.key, "+", "-", "COUNT", 1))
         async with asyncio.timeout(self._commit_seconds):
-            replies = await connected.exchange(b"".join((*packed, self._wait)), len(packed) + self._waits)
+            replies = await connected.exchange(packed + self._wait)
         self._check(replies)
         for script, reply in zip(JOURNALED, replies, strict=False):
             if reply != script.sha:
@@ -243,8 +242,7 @@ class Journal:
             packed += [command.packed for command in beats]
         if packed:
             self._in_flight = _Commit(calls, writers, beats, self._loop.time())
-            packed.append(self._wait)
-            connected.send(b"".join(packed), len(packed) - 1 + self._waits, self._acknowledged)
+            connected.send(packed + self._wait, self._acknowledged)
 
     def _acknowledged(self, replies: list[Any]) -> None:
         """Take the replies of the commit that was in flight. Raises _Outage where they tell of one."""
@@ -252,7 +250,7 @@ class Journal:
         self._check(replies)
         calls, writers, beats, since = self._in_flight
         self._in_flight = None
-        self._measures.committed(len(replies) - self._waits, self._loop.time() - since)
+        self._measures.committed(len(replies) - len(self._wait), self._loop.time() - since)
         if calls or beats:
             for call, reply in zip(calls, replies, strict=False):
                 _deliver(call.reply, reply)

@@ -5,7 +5,7 @@ and awaits costs a token as much as writing it to its reader.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -15,6 +15,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
 from app.store.connection import Connector
+
+#: From this size on a pipeline is not put together before it is sent: a long answer's end would stand in memory twice.
+LARGE_BYTES = 65_536
 
 _INCOMPLETE = object()
 
@@ -44,20 +47,23 @@ class Link(asyncio.Protocol):
         self._transport = transport
         transport.set_protocol(self)
 
-    def send(self, packed: bytes, replies: int, done: Callable[[list[Any]], None]) -> None:
-        """Send commands and call `done` with their replies, error replies as exceptions among them.
+    def send(self, packed: Sequence[bytes], done: Callable[[list[Any]], None]) -> None:
+        """Send packed commands, one each, and call `done` with their replies, error replies as exceptions among them.
 
         It is not called where the connection is lost before: see `lost`. What it raises ends the connection.
         """
         assert self._transport is not None
         assert self._done is None
-        self._wanted, self._done, self.busy = replies, done, True
-        self._transport.write(packed)
+        self._wanted, self._done, self.busy = len(packed), done, True
+        if sum(map(len, packed)) < LARGE_BYTES:
+            self._transport.write(b"".join(packed))
+        else:
+            self._transport.writelines(packed)
 
-    async def exchange(self, packed: bytes, replies: int) -> list[Any]:
+    async def exchange(self, packed: Sequence[bytes]) -> list[Any]:
         """Do the same and return the replies. Raises the reason where the connection is lost."""
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self.send(packed, replies, answered.set_result)
+        self.send(packed, answered.set_result)
         await asyncio.wait((answered, self.lost), return_when=asyncio.FIRST_COMPLETED)
         if not answered.done():
             answered.cancel()

@@ -6,6 +6,6 @@ from tests.faults.soak import soak
 
 
 async def test_readers_stay_exact_under_random_faults() -> None:
-    run = await soak(15, random.SystemRandom().getrandbits(32))
+    run = await soak(8, random.SystemRandom().getrandbits(32))
     assert sum(run.faults.values()) >= 2
     assert sum(run.endings.values()) >= 3
