@@ -1,8 +1,10 @@
 """Two or more services on one store, all of them real processes, and a scripted upstream."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,14 @@ from tests.support.service import ServiceProcess
 from tests.support.store import StoreProcess
 
 Replicas = Callable[..., Awaitable[list[ServiceProcess]]]
+
+#: What each service is started with, besides the addresses of its store and its upstream, unless a test says otherwise.
+SETTINGS: dict[str, Any] = {
+    "openai_api_key": "sk-test-0123456789",
+    "openai_model": "model-a",
+    "lease_seconds": 1,
+    "limit_readers": 0,  # crowds of readers, all of one owner
+}
 
 
 @pytest.fixture
@@ -47,27 +57,27 @@ async def replicas(folder: Path, own_store: StoreProcess, upstream: ScriptedUpst
     started: list[ServiceProcess] = []
 
     async def starter(count: int, **settings: Any) -> list[ServiceProcess]:
-        settings = {
-            "redis_url": own_store.url,
-            "openai_base_url": upstream.base_url,
-            "openai_api_key": "sk-test-0123456789",
-            "openai_model": "model-a",
-            "lease_seconds": 1,
-            "limit_readers": 0,  # crowds of readers, all of one owner
-        } | settings
-        fresh = [ServiceProcess(folder, **settings) for _ in range(count)]
+        addresses = {"redis_url": own_store.url, "openai_base_url": upstream.base_url}
+        fresh = [ServiceProcess(folder, **SETTINGS | addresses | settings) for _ in range(count)]
         started.extend(fresh)
-        return [await service.start() for service in fresh]
+        return await asyncio.gather(*(service.start() for service in fresh))  # starting is most of what many tests take
 
     yield starter
     for service in started:
         service.close()
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[ClientSession]:
-    """A browser: one cookie jar for all replicas."""
+@asynccontextmanager
+async def browser() -> AsyncIterator[ClientSession]:
+    """Lend a browser: one cookie jar for all replicas."""
     jar = CookieJar(unsafe=True)
     timeout = ClientTimeout(total=None, connect=5)
     async with ClientSession(cookie_jar=jar, timeout=timeout, connector=TCPConnector(limit=0)) as client:
+        yield client
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[ClientSession]:
+    """A browser."""
+    async with browser() as client:
         yield client
