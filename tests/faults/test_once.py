@@ -1,17 +1,69 @@
 """One POST, one answer; answers that outlive their readers; stop from anywhere."""
 
 import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import ClientSession
 
-from tests.faults.conftest import Replicas
+from tests.faults.conftest import SETTINGS, Replicas, browser
 from tests.support.reader import Reader
-from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.scripted_upstream import ScriptedUpstream, echo
 from tests.support.service import ServiceProcess
+from tests.support.store import StoreProcess
+
+# One loop for all tests here, as they share a model server.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ENDED = {"finish_reason": None, "model": None, "usage": None, "error": None}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def model() -> AsyncIterator[ScriptedUpstream]:
+    """The model server of all tests here."""
+    async with ScriptedUpstream() as scripted:
+        yield scripted
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(model: ScriptedUpstream) -> AsyncIterator[list[ServiceProcess]]:
+    """Two services on one store: nobody kills them here, and each test's browser is an owner of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="parley-fault-"))
+    store = StoreProcess(folder)
+    services: list[ServiceProcess] = []
+    try:
+        await store.start()
+        addresses = {"redis_url": store.url, "openai_base_url": model.base_url}
+        services += [ServiceProcess(folder, **SETTINGS | addresses) for _ in range(2)]
+        await asyncio.gather(*(service.start() for service in services))
+        yield services
+    finally:
+        for service in services:
+            service.close()
+        store.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def upstream(model: ScriptedUpstream) -> AsyncIterator[ScriptedUpstream]:
+    """The model server without what the last test has told it."""
+    model._scripts.clear()
+    model.requests.clear()
+    model.default = echo
+    yield model
+    await asyncio.wait_for(model.wait_for_open_streams(0), 10)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def session() -> AsyncIterator[ClientSession]:
+    """A browser."""
+    async with browser() as client:
+        yield client
 
 
 async def _owner(session: ClientSession, service: ServiceProcess) -> None:
@@ -30,10 +82,10 @@ async def _post(session: ClientSession, url: str, body: dict[str, Any], **header
 
 
 async def test_an_answer_completes_when_its_reader_leaves_after_the_first_token(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        (service,) = await replicas(1)
+        service, _ = pair
         gate = upstream.gate()
         upstream.reply(["one ", "two"], gate=gate)
         gate.release()
@@ -48,10 +100,10 @@ async def test_an_answer_completes_when_its_reader_leaves_after_the_first_token(
 
 
 async def test_posts_with_one_key_at_once_and_later_on_two_replicas_are_one_answer(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = pair
         await _owner(session, one)
         gate = upstream.gate()
         upstream.reply(["one ", "two"], gate=gate)
@@ -78,10 +130,10 @@ async def test_posts_with_one_key_at_once_and_later_on_two_replicas_are_one_answ
 
 
 async def test_a_key_in_a_conversation_and_on_regenerate_asks_once(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = pair
         first = await _post(session, one.url, {"content": "Hi"})
         body = {"content": "more", "conversation": first.conversation}
         again = [await _post(session, service.url, body, Idempotency_Key="!~") for service in (one, two, one)]
@@ -101,9 +153,11 @@ async def test_a_key_in_a_conversation_and_on_regenerate_asks_once(
             assert (response.status, (await response.json())["code"]) == (422, "idempotency_key_reused")
 
 
-async def test_a_key_is_each_owners_own(session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream) -> None:
+async def test_a_key_is_each_owners_own(
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream
+) -> None:
     async with asyncio.timeout(30):
-        (service,) = await replicas(1)
+        service, _ = pair
         await _owner(session, service)
         mine = await _post(session, service.url, {"content": "Hi"}, Idempotency_Key="k")
         session.cookie_jar.clear()
@@ -114,10 +168,10 @@ async def test_a_key_is_each_owners_own(session: ClientSession, replicas: Replic
 
 
 async def test_a_post_with_a_cursor_attaches_and_never_asks_again(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = pair
         await _owner(session, one)
         first = await _post(session, one.url, {"content": "Hi"}, Idempotency_Key="k")
         keyed = await _post(session, two.url, {"content": "Hi"}, Idempotency_Key="k", Last_Event_ID="3")
@@ -140,10 +194,10 @@ async def test_a_post_with_a_cursor_attaches_and_never_asks_again(
 
 @pytest.mark.parametrize("where", ["the same process", "another one"])
 async def test_stop_in_the_middle_keeps_the_text_so_far_and_closes_the_upstream(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, where: str
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream, where: str
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = pair
         upstream.reply(["one ", "two "], unfinished=True)
         reader = Reader()
         async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
@@ -161,10 +215,10 @@ async def test_stop_in_the_middle_keeps_the_text_so_far_and_closes_the_upstream(
 
 @pytest.mark.parametrize("where", ["the same process", "another one"])
 async def test_stop_before_the_first_token_takes_effect_as_well(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, where: str
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream, where: str
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = pair
         upstream.silent()
         reader = Reader()
         async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
@@ -180,10 +234,10 @@ async def test_stop_before_the_first_token_takes_effect_as_well(
 
 
 async def test_a_resumed_answer_can_be_stopped_by_its_reader_elsewhere(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = pair
         upstream.reply(["one "], unfinished=True)
         reader = Reader()
         async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
