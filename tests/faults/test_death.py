@@ -10,6 +10,9 @@ from tests.faults.conftest import Replicas
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
 
+#: A death is noticed one lease later, and believed after another one. No answer here has to outlive a lease.
+QUICK = {"lease_seconds": 0.5}
+
 
 async def _read_some(session: ClientSession, url: str, upstream: ScriptedUpstream) -> tuple[Reader, Any]:
     """POST, read "one " (up to position 5) of an answer that has more to say, and leave."""
@@ -26,7 +29,7 @@ async def test_a_reader_on_another_replica_gets_the_rest_and_interrupted_when_th
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = await replicas(2, **QUICK)
         reader, gate = await _read_some(session, one.url, upstream)
         elsewhere = reader.again()
         reading = asyncio.create_task(elsewhere.resume(session, two.url))
@@ -57,7 +60,7 @@ async def test_a_post_that_comes_first_takes_the_conversation_of_a_dead_runner(
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = await replicas(2, **QUICK)
         reader, _ = await _read_some(session, one.url, upstream)
         one.kill()
         async with asyncio.timeout(10):
@@ -76,7 +79,7 @@ async def test_a_get_of_the_conversation_ends_the_answer_of_a_dead_runner(
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = await replicas(2, **QUICK)
         reader, _ = await _read_some(session, one.url, upstream)
         one.kill()
         async with asyncio.timeout(10):
@@ -93,7 +96,7 @@ async def test_the_only_process_is_killed_and_started_again(
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(40):
-        (service,) = await replicas(1)
+        (service,) = await replicas(1, **QUICK)
         reader, _ = await _read_some(session, service.url, upstream)
         service.kill()
         await service.start()
@@ -111,7 +114,7 @@ async def test_stop_of_an_answer_whose_runner_is_dead_ends_it_as_interrupted(
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
 ) -> None:
     async with asyncio.timeout(30):
-        one, two = await replicas(2)
+        one, two = await replicas(2, **QUICK)
         reader, _ = await _read_some(session, one.url, upstream)
         one.kill()
         async with session.post(f"{two.url}/messages/{reader.answer}/stop") as response:
@@ -123,7 +126,7 @@ async def test_a_runner_that_was_only_asleep_finds_its_answer_ended_and_writes_n
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
 ) -> None:
     async with asyncio.timeout(40):
-        one, two = await replicas(2)
+        one, two = await replicas(2, **QUICK)
         reader, gate = await _read_some(session, one.url, upstream)
         key = f"chat:{{{reader.conversation.removeprefix('conv_')}}}:events:2"
         watcher = reader.again()
@@ -151,7 +154,7 @@ async def test_a_runner_that_wakes_with_nothing_but_its_end_to_write_hands_on_th
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
 ) -> None:
     async with asyncio.timeout(40):
-        one, two = await replicas(2)
+        one, two = await replicas(2, **QUICK)
         gate = upstream.gate()
         upstream.reply(["one "], gate=gate)
         gate.release()
@@ -176,7 +179,7 @@ async def test_a_runner_that_was_asleep_writes_nothing_into_a_log_that_has_expir
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
 ) -> None:
     async with asyncio.timeout(40):
-        one, two = await replicas(2, event_log_ttl_seconds=0.2)
+        one, two = await replicas(2, event_log_ttl_seconds=0.2, **QUICK)
         reader, gate = await _read_some(session, one.url, upstream)
         key = f"chat:{{{reader.conversation.removeprefix('conv_')}}}:events:2"
         one.signal(signal.SIGSTOP)

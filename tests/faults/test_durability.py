@@ -22,7 +22,7 @@ async def test_with_fsync_killing_process_and_redis_together_loses_nothing_that_
 ) -> None:
     async with asyncio.timeout(60):
         await own_redis.config_set("appendfsync", "always")
-        (service,) = await replicas(1, durability="fsync")
+        (service,) = await replicas(1, durability="fsync", lease_seconds=0.5)
         upstream.reply([f"{number} " for number in range(200)], delay=0.005)
         reader = Reader()
         async with session.post(f"{service.url}/messages", json={"content": "Hi"}) as response:

@@ -55,8 +55,8 @@ async def test_answers_of_a_killed_process_do_not_count_for_ever(
         await alive.finish(session, two.url)
         assert alive.end
         assert alive.end["status"] == "completed"
+        await asyncio.gather(*(answer.finish(session, two.url) for answer in dead))
         for answer in dead:
-            await answer.finish(session, two.url)
             assert answer.end
             assert answer.end["status"] == "interrupted"
         assert await own_redis.exists(name) == 0
