@@ -5,8 +5,10 @@ import re
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, CookieJar
@@ -66,30 +68,61 @@ async def test_with_no_setting_at_all_it_says_where_it_listens_and_answers_as_a_
         service.close()
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"redis_url": "http://localhost"}, "REDIS_URL: .*must begin with redis://"),
-        ({"redis_url": "unix:///nowhere/at/all"}, "The store cannot be reached"),
-        ({"port": "70000"}, "PORT: "),
-        ({"openai_base_url": "localhost:1"}, "OPENAI_BASE_URL: .*http://"),
-        ({"openai_api_key_file": "/nowhere/at/all"}, "OPENAI_API_KEY_FILE: No such file"),
-        ({"lease_seconds": "soon"}, "LEASE_SECONDS: "),
-        ({"durability": "maybe"}, "DURABILITY: "),
-    ],
-)
+#: Settings that cannot be used, and what is said of them.
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a store that is not there": ({"redis_url": "unix:///nowhere/at/all"}, "The store cannot be reached"),
+    "the same with workers": ({"redis_url": "unix:///nowhere/at/all", "workers": 2}, "The store cannot be reached"),
+    "no url of a store": ({"redis_url": "http://localhost"}, "REDIS_URL: .*must begin with redis://"),
+    "a port": ({"port": "70000"}, "PORT: "),
+    "no url of an upstream": ({"openai_base_url": "localhost:1"}, "OPENAI_BASE_URL: .*http://"),
+    "a file": ({"openai_api_key_file": "/nowhere/at/all"}, "OPENAI_API_KEY_FILE: No such file"),
+    "no number": ({"lease_seconds": "soon"}, "LEASE_SECONDS: "),
+    "no such choice": ({"durability": "maybe"}, "DURABILITY: "),
+}
+
+
+#: Those that wait for the store for some five seconds before they give up.
+PATIENT = [what for what, (settings, _) in REFUSED.items() if settings.get("redis_url", "").startswith("unix:")]
+
+
+@contextmanager
+def _spawned(names: Iterable[str]) -> Iterator[dict[str, ServiceProcess]]:
+    """Begin a service for each of these settings, all at once."""
+    with tempfile.TemporaryDirectory(prefix="parley-") as path:
+        services = {name: ServiceProcess(Path(path), **REFUSED[name][0]) for name in names}
+        try:
+            for service in services.values():
+                service.spawn()
+            yield services
+        finally:
+            for service in services.values():
+                service.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient() -> Iterator[dict[str, ServiceProcess]]:
+    """Services that are begun before the first test, as they do nothing but wait while others run."""
+    with _spawned(PATIENT) as services:
+        yield services
+
+
+@pytest.fixture(scope="module")
+def refused(patient: dict[str, ServiceProcess]) -> Iterator[dict[str, ServiceProcess]]:
+    """A service for each of the settings that cannot be used."""
+    with _spawned(REFUSED.keys() - set(PATIENT)) as services:
+        yield patient | services
+
+
+@pytest.mark.parametrize("what", list(REFUSED))
 async def test_a_setting_that_cannot_be_used_is_one_sentence_and_a_code(
-    folder: Path, settings: dict[str, str], sentence: str
+    refused: dict[str, ServiceProcess], what: str
 ) -> None:
-    service = ServiceProcess(folder, **settings)
-    service.spawn()
-    try:
-        assert await service.ended() == 1
-        assert re.search(sentence, service.log)
-        assert "Traceback" not in service.log
-        assert len(service.log.splitlines()) <= 3  # which store, which upstream, and what is wrong
-    finally:
-        service.close()
+    service, (settings, sentence) = refused[what], REFUSED[what]
+    assert await service.ended() == 1
+    assert len(re.findall(sentence, service.log)) == 1
+    assert "Traceback" not in service.log
+    # Which store, which upstream, and what is wrong; of workers also that none could start.
+    assert len(service.log.splitlines()) <= (4 if "workers" in settings else 3)
 
 
 async def test_a_port_in_use_is_one_sentence_and_a_code_and_harms_nothing(folder: Path) -> None:

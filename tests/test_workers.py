@@ -219,17 +219,6 @@ async def test_a_port_that_another_service_shares_among_its_workers_is_in_use(
         other.close()
 
 
-async def test_what_keeps_workers_from_starting_is_said_once_and_ends_the_service(folder: Path) -> None:
-    service = ServiceProcess(folder, **SETTINGS, redis_url="unix:///nowhere/at/all")
-    service.spawn()
-    try:
-        assert await service.ended() == 1
-        assert service.log.count("The store cannot be reached") == 1
-        assert "Traceback" not in service.log
-    finally:
-        service.close()
-
-
 async def test_the_name_of_this_machine_is_an_address_as_good_as_its_number(folder: Path) -> None:
     service = await ServiceProcess(folder, **SETTINGS, host="localhost").start()
     try:
