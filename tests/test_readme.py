@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
+import pytest_asyncio
 
 from tests.support.needs import needs
 from tests.support.service import ServiceProcess
@@ -25,9 +25,9 @@ def _commands() -> list[str]:
     return [block for block in blocks if "curl" in block]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service() -> AsyncIterator[ServiceProcess]:
-    """The service with no setting at all, as `make run` starts it, but on a free port."""
+    """The service with no setting at all, as `make run` starts it, but on a free port; each test is an owner of its own."""
     with tempfile.TemporaryDirectory(prefix="parley-") as path:
         process = await ServiceProcess(Path(path)).start()
         yield process
