@@ -211,9 +211,8 @@ test('a service that is killed in mid-answer ends it as interrupted once another
 })
 
 test('a proxy that buffers is found out, and one that does not is not accused', async () => {
-  const direct = await parley(PROXY).diagnose()
+  const [direct, held] = await Promise.all([PROXY, BUFFERING].map(base => parley(base).diagnose()))
   assert.deepEqual([direct.buffered, direct.gapsMs.length], [false, 4])
-  const held = await parley(BUFFERING).diagnose()
   assert.deepEqual([held.buffered, held.gapsMs.length], [true, 4])
   assert.match(held.sentence, /buffering/)
 })
