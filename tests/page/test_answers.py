@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.page.conftest import Open, answered, say, shoot
 from tests.support.proxy import Proxy
@@ -183,9 +183,21 @@ async def test_a_message_that_could_not_be_sent_is_kept_and_can_be_tried_again(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
     page = await open_page()
-    await page.route("**/messages", lambda route: route.abort())
+    await page.clock.install()  # it goes on as any clock, but for the page's patience, which is ten seconds long
+    tries, again = 0, asyncio.Event()
+
+    async def abort(route: Route) -> None:
+        nonlocal tries
+        tries += 1
+        await route.abort()
+        if tries == 2:
+            again.set()
+
+    await page.route("**/messages", abort)
     await say(page, "Hello")
-    await expect(page.locator(".problem p")).to_have_text("The service can’t be reached.", timeout=30_000)
+    await asyncio.wait_for(again.wait(), 20)
+    await page.clock.fast_forward(10_000)
+    await expect(page.locator(".problem p")).to_have_text("The service can’t be reached.")
     await expect(page.locator(".bubble")).to_have_text("Hello")
     await page.unroute("**/messages")
     await page.click(".try-again")
