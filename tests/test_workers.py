@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from aiohttp import ClientSession, CookieJar, TCPConnector
 
 from tests.support.reader import Reader
-from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.scripted_upstream import ScriptedUpstream, echo
 from tests.support.service import ServiceProcess
+
+# One loop for all tests here, as they share a model server.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SETTINGS = {
     "workers": 2,
@@ -33,15 +37,45 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def model() -> AsyncIterator[ScriptedUpstream]:
+    """The model server of all tests here."""
+    async with ScriptedUpstream() as scripted:
+        yield scripted
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def upstream(model: ScriptedUpstream) -> AsyncIterator[ScriptedUpstream]:
+    """The model server without what the last test has told it."""
+    model._scripts.clear()
+    model.requests.clear()
+    model.default = echo
+    yield model
+    await asyncio.wait_for(model.wait_for_open_streams(0), 10)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(model: ScriptedUpstream) -> AsyncIterator[ServiceProcess]:
+    """Two workers with an embedded store, for tests that end neither."""
+    with tempfile.TemporaryDirectory(prefix="parley-") as path:
+        process = ServiceProcess(Path(path), **SETTINGS, openai_base_url=model.base_url)
+        try:
+            yield await process.start()
+        finally:
+            process.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def service(folder: Path, upstream: ScriptedUpstream) -> AsyncIterator[ServiceProcess]:
-    """Two workers with an embedded store."""
-    process = await ServiceProcess(folder, **SETTINGS, openai_base_url=upstream.base_url).start()
-    yield process
-    process.close()
+    """The same, to be ended."""
+    process = ServiceProcess(folder, **SETTINGS, openai_base_url=upstream.base_url)
+    try:
+        yield await process.start()
+    finally:
+        process.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def session() -> AsyncIterator[ClientSession]:
     """A browser that makes a connection for each request, so that any worker may get it."""
     connector = TCPConnector(force_close=True)
@@ -70,9 +104,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def served_by(service: ServiceProcess) -> list[int]:
-    """Return which worker has answered, for each access line."""
-    return [int(pid) for pid in re.findall(r"\[(\d+)\] parley\.access: ", service.log)]
+def served_by(service: ServiceProcess, about: str = "") -> list[int]:
+    """Return which worker has answered, for each access line, or each that names an answer."""
+    return [int(pid) for pid in re.findall(rf"\[(\d+)\] parley\.access: .*{about}", service.log)]
 
 
 async def server_of(session: ClientSession, service: ServiceProcess, path: str) -> int:
@@ -87,29 +121,29 @@ async def server_of(session: ClientSession, service: ServiceProcess, path: str) 
 
 
 async def test_all_workers_answer_on_one_port_and_have_one_store(
-    service: ServiceProcess, session: ClientSession
+    shared: ServiceProcess, session: ClientSession, upstream: ScriptedUpstream
 ) -> None:
-    crew = workers(service)
+    crew = workers(shared)
     assert len(crew) == 2
-    assert service.log.count("Listening at ") == 1
-    assert sum("valkey-server" in command for command in children(service.pid).values()) == 1
-    async with asyncio.timeout(60), session.post(f"{service.url}/messages", json={"content": "Hi all"}) as response:
+    assert shared.log.count("Listening at ") == 1
+    assert sum("valkey-server" in command for command in children(shared.pid).values()) == 1
+    async with asyncio.timeout(60), session.post(f"{shared.url}/messages", json={"content": "Hi all"}) as response:
         reader = Reader()
         await reader.read(response)
         assert (reader.text, reader.end and reader.end["status"]) == ("Echo: Hi all", "completed")
     seen = set()
     async with asyncio.timeout(60):
         for _ in range(TRIES):
-            seen.add(await server_of(session, service, f"/conversations/{reader.conversation}"))
+            seen.add(await server_of(session, shared, f"/conversations/{reader.conversation}"))
             if seen == set(crew):
                 break
-            async with session.get(f"{service.url}/messages/{reader.answer}") as response:
+            async with session.get(f"{shared.url}/messages/{reader.answer}") as response:
                 assert (await response.json())["content"] == "Echo: Hi all"
     assert seen == set(crew)
 
 
 async def test_an_answer_that_one_worker_writes_is_read_at_the_other_exactly_while_it_runs(
-    service: ServiceProcess, session: ClientSession, upstream: ScriptedUpstream
+    shared: ServiceProcess, session: ClientSession, upstream: ScriptedUpstream
 ) -> None:
     pieces = [f"word{number} " for number in range(50)]
     gate = upstream.gate()
@@ -118,17 +152,18 @@ async def test_an_answer_that_one_worker_writes_is_read_at_the_other_exactly_whi
     async with asyncio.timeout(60):
         gate.release(3)
         first = Reader()
-        async with session.post(f"{service.url}/messages", json={"content": "Hi"}) as response:
+        async with session.post(f"{shared.url}/messages", json={"content": "Hi"}) as response:
             await first.read(response, until=1)
             readers = [first.again() for _ in range(12)]
-            following = [asyncio.create_task(reader.resume(session, service.url)) for reader in readers]
+            following = [asyncio.create_task(reader.resume(session, shared.url)) for reader in readers]
             await asyncio.gather(*(reader.begun() for reader in readers))
             gate.open()
             await first.read(response)
             await asyncio.gather(*following)
     assert [reader.text for reader in (first, *readers)] == ["".join(pieces)] * 13
     assert all(reader.end == first.end for reader in readers)
-    assert set(served_by(service)) == set(workers(service))  # twelve connections: once in 2048 times all go to one
+    # Twelve connections: once in 2048 times all go to one.
+    assert set(served_by(shared, about=first.answer)) == set(workers(shared))
 
 
 async def test_a_killed_workers_answers_end_as_interrupted_and_another_takes_its_place(
@@ -206,9 +241,9 @@ async def test_a_parent_that_is_killed_leaves_nobody_behind(service: ServiceProc
 
 
 async def test_a_port_that_another_service_shares_among_its_workers_is_in_use(
-    service: ServiceProcess, folder: Path
+    shared: ServiceProcess, folder: Path
 ) -> None:
-    port = service.url.rpartition(":")[2]
+    port = shared.url.rpartition(":")[2]
     other = ServiceProcess(folder, **SETTINGS, data_dir=folder / "other", port=port)
     other.spawn()
     try:
