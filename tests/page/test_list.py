@@ -61,6 +61,8 @@ async def test_a_conversation_is_deleted_after_a_question(
     await say(page, "Drop me")
     gate.release()
     await expect(page.locator(".answer .markdown")).to_have_text("a")
+    # What comes to stand under a mouse that does not move is not hovered over: the list has to be there first.
+    await expect(page.locator(".conversations a")).to_have_text(["Drop me", "Keep me"])
     await page.locator(".conversations li").first.hover()
     await page.locator("[data-role=remove]").first.click()
     await expect(page.locator("#remove p")).to_have_text("“Drop me” and all its messages will be gone for good.")
