@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import cast
+from dataclasses import asdict
+from typing import Any, cast
 
 from app.domain.errors import InternalError, ParleyError, StoreFull, StoreUnavailable, UpstreamError
 from app.domain.events import dump, events_after
@@ -13,16 +14,29 @@ from app.domain.messages import AnswerError, AnswerHead, Ending, UsageCount
 from app.store.answers import AnswerStore
 from app.store.journal import Journal
 from app.store.log_writer import Interrupt
-from app.upstream.deltas import Delta, Notice, Reasoning, Sink, Text, ToolCall
+from app.upstream.deltas import Delta, Notice, Sink, ToolCall
 
 log = logging.getLogger("parley.runner")
 
-_TOKENS = (Text, Reasoning, ToolCall)
 _WRITTEN_BY_OTHERS = (Interrupt.FENCED, Interrupt.GONE)
 
 
 class Runner:
     """Writes one answer. It belongs to the process: readers come and go, `live` is what they read."""
+
+    __slots__ = (
+        "_ending",
+        "_interrupted",
+        "_journal",
+        "_max_buffered_bytes",
+        "_pace",
+        "_piping",
+        "_store",
+        "_writer",
+        "head",
+        "live",
+        "record",
+    )
 
     def __init__(
         self,
@@ -33,9 +47,9 @@ class Runner:
         store: AnswerStore,
         journal: Journal,
         max_buffered_bytes: int,
-        pace: Callable[[], None] | None = None,
+        pace: Callable[[int], None] | None = None,
     ) -> None:
-        """`name` is what the lease says; `pace` is called at each token. Starts nothing yet: see `run`."""
+        """`name` is what the lease says; `pace` is told how many tokens came. Starts nothing yet: see `run`."""
         self.head = head
         self.live = live
         #: The message as it is stored; None until this runner has ended it.
@@ -45,15 +59,14 @@ class Runner:
         self._max_buffered_bytes = max_buffered_bytes or 1 << 62
         self._ending = Ending("completed")
         self._interrupted: Ending | None = None
-        self._pipe: asyncio.Task[Ending] | None = None
+        self._piping: asyncio.Task[Any] | None = None  # the task that runs this, as long as the upstream is read
         self._journal = journal
         self._writer = journal.open(head.ref, name, live, self._on_interrupt)
 
     async def run(self, deltas: Callable[[Sink], AsyncGenerator[Delta]]) -> None:
         """Write the answer from its first token to its end; returns when the log is over."""
         try:
-            ending = self._interrupted or await self._generate(deltas)
-            await self._finish(ending)
+            await self._finish(self._interrupted or await self._generate(deltas))
         finally:
             self._journal.release(self._writer)
             if not self.live.over:
@@ -63,8 +76,8 @@ class Runner:
         """Stop the upstream, and end the answer so: a stop, a shutdown. The first reason counts."""
         if self._interrupted is None:
             self._interrupted = ending
-            if self._pipe is not None:
-                self._pipe.cancel()
+            if self._piping is not None:
+                self._piping.cancel()
 
     def _on_interrupt(self, reason: Interrupt) -> None:
         match reason:
@@ -78,42 +91,40 @@ class Runner:
                 self.end_as(Ending("interrupted"))
 
     async def _generate(self, deltas: Callable[[Sink], AsyncGenerator[Delta]]) -> Ending:
-        # A task of its own, so that an interrupt cancels the upstream and nothing else.
-        self._pipe = asyncio.create_task(self._pipe_upstream(deltas))
+        self._piping = task = asyncio.current_task()
+        assert task is not None
+        ending = self._ending
         try:
-            return await self._pipe
+            async with aclosing(deltas(self)) as stream:
+                async for delta in stream:
+                    if not self.take((delta,), isinstance(delta, tuple | ToolCall)):
+                        await self.room()
+            ending = self._ending
         except asyncio.CancelledError:
-            if self._interrupted is None:
-                self._pipe.cancel()
+            # An interrupt ends the reading of the upstream, and nothing else; who else cancels, means all of it.
+            if self._interrupted is None or task.uncancel():
                 raise
-            return self._interrupted
         except UpstreamError as error:
-            return self._interrupted or failed(error)
+            ending = failed(error)
         except Exception:  # a defect: it is logged, and the reader still gets an end
             log.exception("An answer failed.")
-            return self._interrupted or failed(InternalError("The service failed to write this answer."))
+            ending = failed(InternalError("The service failed to write this answer."))
+        finally:
+            self._piping = None
+        return self._interrupted or ending
 
-    async def _pipe_upstream(self, deltas: Callable[[Sink], AsyncGenerator[Delta]]) -> Ending:
-        async with aclosing(deltas(self)) as stream:
-            async for delta in stream:
-                if not self.take((delta,)):
-                    await self.room()
-        return self._ending
-
-    def take(self, deltas: Sequence[Delta]) -> bool:
+    def take(self, deltas: Sequence[Delta], tokens: int) -> bool:
         """As `Sink.take`: hand deltas to the log's writer."""
-        writer, pace = self._writer, self._pace
+        writer = self._writer
+        if tokens and self._pace is not None:
+            self._pace(tokens)
         for delta in deltas:
-            if pace is not None and isinstance(delta, _TOKENS):
-                pace()
-            if isinstance(delta, Text):  # most are: a `match` over classes costs a token three times as much
-                writer.append("message", delta.text)
-            elif isinstance(delta, Reasoning):
-                writer.append("reasoning", delta.text)
+            if isinstance(delta, tuple):  # nearly all are
+                writer.append(delta)
             elif isinstance(delta, Notice):
-                writer.append("notice", dump(delta.data))
+                writer.append(("notice", dump(delta.data)))
             elif isinstance(delta, ToolCall):
-                writer.append("tool_call", dump(delta._asdict()))
+                writer.append(("tool_call", dump(asdict(delta))))
             else:
                 counts = cast("UsageCount", delta.usage._asdict()) if delta.usage else None
                 self._ending = Ending("completed", delta.reason, delta.model, counts)

@@ -18,6 +18,10 @@ TEXT_KINDS: frozenset[Kind] = frozenset(("message", "reasoning"))
 START_POSITION = 1
 
 
+#: json.dumps makes an encoder for each call that has options.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 class Event(NamedTuple):
     """One thing that a reader is told. `end` is the position at which it ends, which is also its id on the wire."""
 
@@ -126,4 +130,4 @@ def text_of(events: Iterable[Event], kind: Kind) -> str:
 
 def dump(value: object) -> str:
     """Write JSON as it stands in events: one line, no spaces, characters as themselves."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)

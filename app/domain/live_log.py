@@ -7,15 +7,24 @@ Readers of this process share one such list, whoever feeds it: the journal (the 
 import logging
 from collections.abc import Callable
 
-from app.domain.events import Event
+from app.domain.events import TEXT_KINDS, Event
 
 log = logging.getLogger("parley.log")
 
 
-class LiveLog:
-    """One answer's events, only ever longer. `listeners` are called after each growth, in the order in which they came."""
+#: So many events at the end are as they came. Those before them are joined by so many, up to so many characters: a
+#: token that stands alone takes thirty times the memory of its text.
+LOOSE_EVENTS = 8
+JOINED_CHARACTERS = 4096
 
-    __slots__ = ("_listeners", "ended", "events", "gone", "position")
+
+class LiveLog:
+    """One answer's events, which only ever grow: listeners are called after each growth, in the order in which they came.
+
+    Only positions stay: neighbouring text may be joined, but never the last event with those before it.
+    """
+
+    __slots__ = ("_joined", "_listeners", "ended", "events", "gone", "position")
 
     def __init__(self, events: list[Event] | None = None) -> None:
         self.events: list[Event] = events if events is not None else []
@@ -25,7 +34,8 @@ class LiveLog:
         self.ended = bool(self.events) and self.events[-1].kind == "end"
         #: The log was deleted or lost before an `end`: there is nothing to wait for.
         self.gone = False
-        self._listeners: dict[Callable[[], None], None] = {}
+        self._joined = len(self.events)  # as many events stay as they are
+        self._listeners: tuple[Callable[[], None], ...] = ()
 
     @property
     def over(self) -> bool:
@@ -39,6 +49,8 @@ class LiveLog:
 
     def extend(self, events: list[Event]) -> None:
         """Add committed events, which begin right behind `position`, and tell the listeners."""
+        if len(self.events) - self._joined >= LOOSE_EVENTS:
+            self._join()
         self.events += events
         last = events[-1]
         self.position = last.end
@@ -52,16 +64,26 @@ class LiveLog:
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each growth until `unlisten`."""
-        self._listeners[listener] = None
+        if listener not in self._listeners:
+            self._listeners += (listener,)
 
     def unlisten(self, listener: Callable[[], None]) -> None:
         """Undo `listen`; what does not listen is ignored."""
-        self._listeners.pop(listener, None)
+        self._listeners = tuple(other for other in self._listeners if other != listener)
+
+    def _join(self) -> None:
+        """Put the text of the events that are loose together, where it is of one kind."""
+        loose = self.events[self._joined :]
+        (kind, data, end), last = loose[0], loose[-1].end
+        small = len(data) + last - end <= JOINED_CHARACTERS
+        if small and kind in TEXT_KINDS and all(event.kind == kind for event in loose):
+            self.events[self._joined :] = [Event(kind, "".join([event.data for event in loose]), last)]
+        self._joined = len(self.events)
 
     def _tell(self) -> None:
-        for listener in tuple(self._listeners):
+        for listener in self._listeners:
             try:
                 listener()
             except Exception:  # one reader's defect must not stop the others, nor the journal
                 log.exception("a reader failed")
-                self._listeners.pop(listener, None)
+                self.unlisten(listener)

@@ -132,15 +132,18 @@ class Measures:
         """Say that it reads no more."""
         self._cells[self._readers] -= 1
 
-    def pace(self) -> Callable[[], None] | None:
-        """Return what is to be called at each token of one answer that begins now; None where nobody wants to know."""
+    def pace(self) -> Callable[[int], None] | None:
+        """Return what is to be told of the tokens of one answer that begins now; None where nobody wants to know.
+
+        Of tokens that come together, the first is the one that was waited for.
+        """
         if not self.on:
             return None
         cells, bounds, first = self._cells, FIRST_TOKEN_SECONDS, self._first
         total = first + len(bounds) + 1
         last = monotonic()
 
-        def token() -> None:
+        def came(tokens: int) -> None:
             nonlocal last, bounds, first, total
             now = monotonic()
             gap = now - last
@@ -150,8 +153,10 @@ class Measures:
             if bounds is FIRST_TOKEN_SECONDS:
                 bounds, first = TOKEN_SECONDS, self._token
                 total = first + len(bounds) + 1
+            if tokens > 1:
+                cells[first] += tokens - 1.0
 
-        return token
+        return came
 
     def upstream_failed(self, code: str) -> None:
         """Say that a request to the model server failed."""

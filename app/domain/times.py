@@ -11,5 +11,5 @@ def now_ms() -> int:
 
 def rfc3339(milliseconds: int) -> str:
     """Spell a time as clients see it: `2026-01-31T09:30:00.250Z`."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC).replace(tzinfo=None)
+    return f"{moment.isoformat(timespec='milliseconds')}Z"

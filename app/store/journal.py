@@ -86,8 +86,8 @@ class Journal:
         outage_ms = int(outage_seconds * 1000)
         self._wait = {
             "acknowledged": [],
-            "fsync": [pack("WAITAOF", 1, 0, outage_ms)],
-            "replica": [pack("WAIT", 1, outage_ms)],
+            "fsync": [pack(("WAITAOF", 1, 0, outage_ms))],
+            "replica": [pack(("WAIT", 1, outage_ms))],
         }[durability]
         self._loop: asyncio.AbstractEventLoop
         self._commit_seconds = REPLY_SECONDS + (outage_seconds if self._wait else 0)
@@ -159,7 +159,7 @@ class Journal:
         down = self._down_since
         if patience is not None and down is not None and now - down > patience:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
-        call = _Call(pack(*command), self._loop.create_future(), inf if patience is None else now + patience)
+        call = _Call(pack(command), self._loop.create_future(), inf if patience is None else now + patience)
         self._calls.append(call)
         self._wake()
         with store_errors():
@@ -169,7 +169,7 @@ class Journal:
         """Send one command that can be repeated with the next commit; its reply need not be awaited, an error is logged."""
         reply: asyncio.Future[Any] = self._loop.create_future()
         reply.add_done_callback(_log_failure)
-        self._calls.append(_Call(pack(*command), reply, inf))
+        self._calls.append(_Call(pack(command), reply, inf))
         self._wake()
         return reply
 
@@ -200,10 +200,10 @@ class Journal:
     async def _recover(self, connected: Link) -> None:
         """Load the scripts, take the leases again, and bring every writer to where its log stands."""
         writers = [writer for writer in self._writers.values() if writer.broken is None]
-        packed = [pack("SCRIPT", "LOAD", script.text) for script in JOURNALED]
+        packed = [pack(("SCRIPT", "LOAD", script.text)) for script in JOURNALED]
         for writer in writers:
             packed.append(self._renewal(writer))
-            packed.append(pack("XREVRANGE", writer.key, "+", "-", "COUNT", 1))
+            packed.append(pack(("XREVRANGE", writer.key, "+", "-", "COUNT", 1)))
         async with asyncio.timeout(self._commit_seconds):
             replies = await connected.exchange(packed + self._wait)
         self._check(replies)
@@ -231,10 +231,14 @@ class Journal:
             return
         calls = [call for call in self._calls if not call.reply.done()]
         self._calls.clear()
-        writers = [writer for writer in self._dirty if writer.has_pending]
-        self._dirty.clear()
         packed = [call.packed for call in calls]
-        packed += [pack(*writer.take()) for writer in writers]
+        writers: list[LogWriter] = []
+        for writer in self._dirty:
+            append = writer.take()
+            if append is not None:
+                writers.append(writer)
+                packed.append(append)
+        self._dirty.clear()
         beats: list[_Command] = []
         if self._beat_due:
             self._beat_due = False
@@ -321,14 +325,14 @@ class Journal:
         commands: list[_Command] = []
         for writer in self._writers.values():
             if writer.broken is None:
-                mark = pack("HGET", keys.chat(writer.ref.conversation), "stop")
+                mark = pack(("HGET", keys.chat(writer.ref.conversation), "stop"))
                 commands.append(_Command(mark, _stop_mark(writer)))
                 if renew:
                     commands.append(_Command(self._renewal(writer), _ignore))
         return commands
 
     def _renewal(self, writer: LogWriter) -> bytes:
-        return pack("SET", keys.lease(*writer.ref), writer.runner, "PX", self._lease_ms)
+        return pack(("SET", keys.lease(*writer.ref), writer.runner, "PX", self._lease_ms))
 
     # --- states -------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from app.domain.events import TEXT_KINDS, Event, Kind, events_after, events_betw
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.store import keys
+from app.store.connection import pack
 from app.store.entries import Entry, entry_events, entry_id, position_of
 
 #: Text is joined to events of so many characters at most: a reader that takes nothing has one of them in its buffer.
@@ -33,6 +34,24 @@ class Interrupt(Enum):
 class LogWriter:
     """The writing end of one answer's log. `live` holds what is committed; readers see nothing else."""
 
+    __slots__ = (
+        "_pending",
+        "_pending_bytes",
+        "_sent",
+        "_sent_id",
+        "_waiter",
+        "_wake",
+        "broken",
+        "buffered",
+        "interrupt",
+        "key",
+        "last_id",
+        "live",
+        "ref",
+        "runner",
+        "stored",
+    )
+
     def __init__(
         self,
         ref: MessageRef,
@@ -51,6 +70,8 @@ class LogWriter:
         #: Where the log in the store ends, and the id of its last entry.
         self.stored = live.position
         self.last_id = entry_id(0)
+        #: How many bytes (UTF-8) are not acknowledged.
+        self.buffered = 0
         #: Nothing more can be written: the log is somebody else's, gone, or full.
         self.broken: Interrupt | None = None
         self._wake = wake
@@ -58,27 +79,18 @@ class LogWriter:
         self._pending_bytes = 0
         self._sent: list[Event] = []
         self._sent_id = ""
-        self._sent_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def append(self, kind: Kind, data: str) -> None:
-        """Hand over an event; it is committed with the journal's next pipeline."""
+    def append(self, piece: tuple[Kind, str]) -> None:
+        """Hand over an event, its kind and data; it is committed with the journal's next pipeline."""
         if self.broken is None:
-            self._pending.append((kind, data))
-            self._pending_bytes += len(data) if data.isascii() else len(data.encode())
+            data = piece[1]
+            size = len(data) if data.isascii() else len(data.encode())
+            self._pending.append(piece)
+            self._pending_bytes += size
+            self.buffered += size
             if not self._sent:
                 self._wake(self)
-
-    @property
-    def buffered(self) -> int:
-        """Return how many bytes (UTF-8) are not acknowledged."""
-        return self._pending_bytes + self._sent_bytes
-
-    @property
-    def has_pending(self) -> bool:
-        """Is there something for the next commit? While an entry is in flight there is not: one append at a time."""
-        behind = self.stored < self.live.position
-        return bool(self._pending or behind) and not self._sent and self.broken is None
 
     async def room(self, limit: int) -> None:
         """Wait until fewer than `limit` bytes are unacknowledged, or nothing more can be written."""
@@ -89,23 +101,28 @@ class LogWriter:
         """Wait until all is committed, or nothing more can be written."""
         await self.room(1)
 
-    def take(self) -> list[str]:
-        """Return the command that appends all that the log has not, as one entry, neighbouring text joined."""
-        pieces, self._pending = self._pending, []
-        if self.stored < self.live.position:
-            pieces = [*((event.kind, event.data) for event in events_after(self.live.events, self.stored)), *pieces]
+    def take(self) -> bytes | None:
+        """Return the command, packed, that appends all that the log has not, as one entry, neighbouring text joined.
+
+        None where there is nothing. While an entry is in flight there is not: one append at a time.
+        """
+        if self._sent or self.broken is not None:
+            return None
+        pieces, position = self._pending, self.stored
+        if position < self.live.position:
+            pieces = [*((event.kind, event.data) for event in events_after(self.live.events, position)), *pieces]
+        if not pieces:
+            return None
+        self._pending, self._pending_bytes = [], 0
         if len(pieces) > 1:
             pieces = _joined(pieces)
-        self._sent = sent = []
-        self._sent_bytes, self._pending_bytes = self._pending_bytes, 0
-        position = self.stored
         self._sent_id = entry_id(position)
-        command = ["XADD", self.key, "NOMKSTREAM", self._sent_id]
+        words = ["XADD", self.key, "NOMKSTREAM", self._sent_id]
         for kind, data in pieces:
             position += span(kind, data)
-            sent.append(Event(kind, data, position))
-            command += (kind, data)
-        return command
+            self._sent.append(Event(kind, data, position))
+            words += (kind, data)
+        return pack(tuple(words))
 
     def acknowledged(self, reply: object) -> None:
         """Take the reply to `take`'s command: the entry's id, None (no such log), or an error reply."""
@@ -139,13 +156,17 @@ class LogWriter:
             return
         unsent = events_after(self._sent, max(end, self.live.position))
         self._pending[:0] = [(event.kind, event.data) for event in unsent]
-        self._pending_bytes += self._sent_bytes if unsent else 0
-        self._sent, self._sent_bytes = [], 0
+        if unsent:
+            self._pending_bytes = self.buffered
+        else:
+            self.buffered = self._pending_bytes
+        self._sent = []
         self.stored, self.last_id = end, top[0]
         self._show(events_between(ours, self.live.position, end))
 
     def _committed(self) -> None:
-        sent, self._sent, self._sent_bytes = self._sent, [], 0
+        sent, self._sent = self._sent, []
+        self.buffered = self._pending_bytes
         self.last_id = self._sent_id
         fresh = sent if self.stored == self.live.position else events_after(sent, self.live.position)
         self.stored = sent[-1].end
@@ -164,7 +185,7 @@ class LogWriter:
         self.broken = reason
         self._pending.clear()
         self._sent = []
-        self._pending_bytes = self._sent_bytes = 0
+        self._pending_bytes = self.buffered = 0
         self._notify()
         self.interrupt(reason)
 

@@ -241,21 +241,24 @@ async def _push(reply: Reply, decoder: Decoder, deadlines: Deadlines, sink: Sink
 
     def take(data: bytes) -> bool:
         before = decoder.tokens
-        deltas = decoder.feed(data)
-        if decoder.tokens != before:
+        deltas = decoder.feed(data) if data else decoder.close()
+        came = decoder.tokens - before
+        if came:
             deadlines.token()
-        return sink.take(deltas) and not decoder.ended
+        return sink.take(deltas, came) and not decoder.ended
 
     try:
         await reply.push(take)
     except UpstreamError:
         if not decoder.complete:
             raise
-        sink.take(decoder.close())  # all that was missing is the end mark
+        take(b"")  # all that was missing is the end mark
     else:
-        if reply.ended and not decoder.ended:
-            sink.take(decoder.close())
-        elif not decoder.ended:
+        if decoder.ended:
+            return
+        if reply.ended:
+            take(b"")
+        else:
             deadlines.pause()
             await sink.room()
             deadlines.token()

@@ -5,12 +5,14 @@ that what came before it is handed out first.
 """
 
 import json
-from typing import Final
+from typing import Final, Literal
 
 from app.domain.errors import UpstreamBadResponse, UpstreamError
-from app.upstream.chunks import Choice, Chunk, Said, TokenCounts, ToolCallPiece, lenient, mend, strict
-from app.upstream.deltas import Delta, Finish, Reasoning, Text, ToolCall, Usage
+from app.upstream.chunks import Chunk, Said, TokenCounts, ToolCallPiece, lenient, mend, strict
+from app.upstream.deltas import Delta, Finish, ToolCall, Usage
 from app.upstream.sse import MAX_EVENT_BYTES, EventFramer
+
+_TextKind = Literal["message", "reasoning"]
 
 _DONE = b"[DONE]"
 _IN_STREAM_ERROR: Final = "The model server reported an error while it was answering."
@@ -34,9 +36,9 @@ class _Call:
 class Decoder:
     r"""Decodes one answer.
 
-    No "\r" ends a `Text` (or `Reasoning`) whose next piece begins with "\n": a trailing "\r" is held back until the
-    next piece of the same kind, a piece of the other kind, or the end. So a CR LF is never split over two pieces,
-    unless the model says something of the other kind in between.
+    Neighbouring text of a kind that comes in the same bytes is one piece. No "\r" ends a piece whose next one begins
+    with "\n": a trailing "\r" is held back until the next text of the same kind, text of the other kind, or the end. So
+    a CR LF is never split over two pieces, unless the model says something of the other kind in between.
     """
 
     __slots__ = (
@@ -67,7 +69,7 @@ class Decoder:
         self.tokens = 0
         self._framer = EventFramer()
         self._held = ""  # a trailing "\r" or high surrogate, which its next piece may complete
-        self._held_kind: type[Text | Reasoning] = Text
+        self._held_kind: _TextKind = "message"
         self._mending = False  # has there been a chunk that `strict` refused? Only then can text hold surrogates.
         self._calls: list[_Call] = []
         self._calls_size = 0
@@ -86,7 +88,12 @@ class Decoder:
         if self.ended:
             return out
         for event in self._framer.feed(data):
-            self._take_event(event, out)
+            try:
+                chunk = strict(event)
+            except (ValueError, RecursionError):
+                self._take_odd_event(event, out)
+            else:
+                self._take(chunk, event, out)
             if self.ended:
                 return out
         if self._framer.overflow:
@@ -100,7 +107,7 @@ class Decoder:
             return out
         for event in self._framer.close():
             if event.strip() == _DONE or _is_whole(event):
-                self._take_event(event, out)
+                self._take_odd_event(event, out)
         if not self.ended:
             if self._reason is not None:
                 self._finish(out)
@@ -124,14 +131,6 @@ class Decoder:
             self._finish(out)
         return out
 
-    def _take_event(self, data: bytes, out: list[Delta]) -> None:
-        try:
-            chunk = strict(data)
-        except (ValueError, RecursionError):
-            self._take_odd_event(data, out)
-        else:
-            self._take(chunk, data, out)
-
     def _take_odd_event(self, data: bytes, out: list[Delta]) -> None:
         """Take what `strict` refused: the end mark, half characters, unusual types, or what is not JSON."""
         if data.strip() == _DONE:
@@ -150,32 +149,27 @@ class Decoder:
         if chunk.error or (chunk.choices is None and _is_error(data)):
             self._fail(UpstreamError(_IN_STREAM_ERROR), data, out)
             return
-        if chunk.model:
-            self._model = chunk.model
+        self._model = chunk.model or self._model
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage) or self._usage
-        if chunk.choices:
-            for choice in chunk.choices:
-                if choice.index == 0:
-                    self._take_choice(choice, out)
+        for choice in chunk.choices or ():
+            if choice.index != 0:
+                continue
+            said = choice.delta
+            if said is not None:
+                reasoning = said.reasoning_content or said.reasoning
+                if reasoning:
+                    self._say("reasoning", reasoning, out)
+                if said.content:
+                    self._say("message", said.content, out)
+                if said.tool_calls:
+                    self._collect(said, out)
+            self._reason = choice.finish_reason or self._reason
 
-    def _take_choice(self, choice: Choice, out: list[Delta]) -> None:
-        said = choice.delta
-        if said is not None:
-            reasoning = said.reasoning_content or said.reasoning
-            if reasoning:
-                self._say(Reasoning, reasoning, out)
-            if said.content:
-                self._say(Text, said.content, out)
-            if said.tool_calls:
-                self._collect(said, out)
-        if choice.finish_reason:
-            self._reason = choice.finish_reason
-
-    def _say(self, kind: type[Text] | type[Reasoning], text: str, out: list[Delta]) -> None:
+    def _say(self, kind: _TextKind, text: str, out: list[Delta]) -> None:
         self.tokens += 1
         if self._held:
-            if kind is self._held_kind:
+            if kind == self._held_kind:
                 text = self._held + text
                 self._held = ""
             else:
@@ -187,11 +181,11 @@ class Decoder:
         if self._mending:
             text = mend(text)
         if text:
-            out.append(kind(text))
+            _add(kind, text, out)
 
     def _release(self, out: list[Delta]) -> None:
         if self._held:
-            out.append(self._held_kind(mend(self._held)))
+            _add(self._held_kind, mend(self._held), out)
             self._held = ""
 
     def _collect(self, said: Said, out: list[Delta]) -> None:
@@ -237,6 +231,16 @@ class Decoder:
         self.failure = failure
         self.evidence = evidence
         self.ended = True
+
+
+def _add(kind: _TextKind, text: str, out: list[Delta]) -> None:
+    """Add text to what the same bytes have brought of its kind, or as the next piece."""
+    if out:
+        last = out[-1]
+        if isinstance(last, tuple) and last[0] == kind:
+            text = last[1] + text
+            out.pop()
+    out.append((kind, text))
 
 
 def _usage(counts: TokenCounts) -> Usage | None:

@@ -1,22 +1,16 @@
 """What an upstream says, piece by piece: the typed items that its async generator yields."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+#: A piece of the answer's text or of the model's reasoning, never empty. Nearly all deltas are pieces, so it is a plain
+#: tuple, the only delta that is one: to make and to tell apart a class of its own would cost each token a microsecond.
+Piece = tuple[Literal["message", "reasoning"], str]
 
 
-class Text(NamedTuple):
-    """A piece of the answer's text; never empty."""
-
-    text: str
-
-
-class Reasoning(NamedTuple):
-    """A piece of the model's reasoning; never empty."""
-
-    text: str
-
-
-class ToolCall(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ToolCall:
     """One complete call of a tool; `arguments` is the JSON text as the model wrote it."""
 
     id: str
@@ -32,7 +26,8 @@ class Usage(NamedTuple):
     total_tokens: int
 
 
-class Finish(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Finish:
     """Always the last item of an answer that came to its end.
 
     `reason` is the upstream's `finish_reason`; `model` the one that answered; None where the upstream said nothing of it.
@@ -43,7 +38,8 @@ class Finish(NamedTuple):
     usage: Usage | None
 
 
-class Notice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Notice:
     """What goes on before the first token; never comes after one.
 
     `data` is `{"code": "retrying", "attempt": n, "delay_seconds": x}` before a wait: `attempt` is the number of the
@@ -55,14 +51,14 @@ class Notice(NamedTuple):
     data: Mapping[str, Any]
 
 
-Delta = Text | Reasoning | ToolCall | Finish | Notice
+Delta = Piece | ToolCall | Finish | Notice
 
 
 class Sink(Protocol):
     """Takes an answer's deltas at once, from the callback that brought their bytes: a task for each token costs more."""
 
-    def take(self, deltas: Sequence[Delta]) -> bool:
-        """Take deltas; return False where no more should come until `room` returns."""
+    def take(self, deltas: Sequence[Delta], tokens: int) -> bool:
+        """Take deltas, made of so many tokens; return False where no more should come until `room` returns."""
 
     async def room(self) -> None:
         """Wait until there is room again."""

@@ -16,7 +16,7 @@ from tenacity.wait import wait_base, wait_exception, wait_random_exponential
 
 from app.domain.errors import UpstreamError
 from app.domain.measures import Measures
-from app.domain.spans import NO_SPANS, Spans
+from app.domain.spans import NO_SPANS, Span, Spans
 from app.upstream.client import ChatRequest, Upstream
 from app.upstream.deltas import Delta, Notice, Sink
 
@@ -77,14 +77,16 @@ class Retrying:
                 yield Notice({"code": "model_changed", "model": model})
             attempt = 1
             while True:
-                said = False
+                span = self._spans.begin("upstream", gen_ai__request__model=model, parley__attempt=attempt)
+                watch = _Watch(self._measures, span)
                 try:
-                    async with aclosing(self._once(replace(request, model=model), attempt, sink)) as deltas:
-                        async for delta in deltas:
-                            said = True
-                            yield delta
+                    with watch:
+                        async with aclosing(self._upstream.stream(replace(request, model=model), sink)) as deltas:
+                            async for delta in deltas:
+                                watch.token()
+                                yield delta
                 except UpstreamError as error:
-                    if said or not error.transient:
+                    if watch.said or not error.transient:
                         raise
                     delay = self._delay(attempt, error, self._retry_seconds - (self._clock() - begun))
                     if delay is None and model == names[-1]:
@@ -99,26 +101,6 @@ class Retrying:
                 yield Notice({"code": "retrying", "attempt": attempt, "delay_seconds": round(delay, 2)})
                 await self._sleep(delay)
 
-    async def _once(self, request: ChatRequest, attempt: int, sink: Sink | None) -> AsyncGenerator[Delta, None]:
-        """Ask once; what comes of it is counted and traced."""
-        span = self._spans.begin("upstream", gen_ai__request__model=request.model, parley__attempt=attempt)
-        failed: str | None = "cancelled"
-        said = False
-        try:
-            async with aclosing(self._upstream.stream(request, sink)) as deltas:
-                async for delta in deltas:
-                    if not said:
-                        span.event("first token")
-                        said = True
-                    yield delta
-            failed = None
-        except UpstreamError as error:
-            failed = error.code
-            self._measures.upstream_failed(failed)
-            raise
-        finally:
-            span.end(failed)
-
     def _delay(self, attempt: int, error: UpstreamError, left: float) -> float | None:
         """Return the wait after an attempt that failed, in seconds; None where the next one would begin too late."""
         if left <= 0:
@@ -132,6 +114,35 @@ class Retrying:
         if delay > left and error.retry_after_seconds is not None:
             delay = max(error.retry_after_seconds, left)  # where what was asked for fits, only the jitter does not
         return delay if delay <= left else None
+
+
+class _Watch:
+    """Counts and traces what comes of asking once."""
+
+    __slots__ = ("_measures", "_span", "said")
+
+    def __init__(self, measures: Measures, span: Span) -> None:
+        self._measures = measures
+        self._span = span
+        #: Has there been anything of the answer?
+        self.said = False
+
+    def token(self) -> None:
+        """Take the first token, and those behind it."""
+        if not self.said:
+            self._span.event("first token")
+            self.said = True
+
+    def __enter__(self) -> None:
+        """Begin before asking."""
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        """Take the end."""
+        if isinstance(error, UpstreamError):
+            self._measures.upstream_failed(error.code)
+            self._span.end(error.code)
+        else:
+            self._span.end("cancelled" if error is not None else None)
 
 
 def _asked_for(error: BaseException) -> float:

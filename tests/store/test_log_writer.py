@@ -4,6 +4,7 @@ The log here is a list that follows XADD's rules (an id must be above the top); 
 the tests against a real one.
 """
 
+import hiredis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import OutOfMemoryError, ResponseError
@@ -29,9 +30,9 @@ class Log:
             MessageRef("0" * 32, 2), "runner", self.live, interrupt=self.interrupts.append, wake=lambda _: None
         )
 
-    def apply(self, command: list[str]) -> object:
+    def apply(self, command: bytes | None) -> object:
         """Do what XADD does, and return its reply."""
-        _, _, option, name, *fields = command
+        _, _, option, name, *fields = _words(command)
         assert option == "NOMKSTREAM"
         if not self.entries:
             return None
@@ -47,6 +48,8 @@ class Log:
     def commit(self, how: str) -> None:
         """Append what is pending, and lose the command or its reply on the way, where `how` says so."""
         command = self.writer.take()
+        if command is None:
+            return
         reply = None if how == "lose the command" else self.apply(command)
         if how == "commit":
             self.writer.acknowledged(reply)
@@ -64,6 +67,13 @@ class Log:
         if self._before[: len(self.entries)] == self.entries:
             self.entries = list(self._before)
             self.reconnect()
+
+
+def _words(command: bytes | None) -> list[str]:
+    reader = hiredis.Reader(encoding="utf-8")
+    reader.feed(command or b"")
+    words: list[str] = reader.gets()
+    return words
 
 
 STEPS = st.lists(
@@ -88,15 +98,15 @@ def test_nothing_is_lost_repeated_or_reordered_whatever_is_lost_on_the_way(steps
         if step == "append":
             data = f"{number},"
             written[detail] += data
-            writer.append(detail, data)  # type: ignore[arg-type]
+            writer.append((detail, data))  # type: ignore[arg-type]
         elif step == "fail over":
             log.fail_over(int(detail))
         elif step == "fail back":
             log.fail_back()
-        elif writer.has_pending:
+        else:
             log.commit(step)
-    while writer.has_pending:
-        writer.acknowledged(log.apply(writer.take()))
+    while (command := writer.take()) is not None:
+        writer.acknowledged(log.apply(command))
     assert log.interrupts == []
     kinds: list[Kind] = ["message", "reasoning", "notice"]
     for events in (log.live.events, log_events(log.entries)):
@@ -106,21 +116,21 @@ def test_nothing_is_lost_repeated_or_reordered_whatever_is_lost_on_the_way(steps
 
 def test_an_entry_of_somebody_else_at_the_next_position_stops_the_writer() -> None:
     log = Log()
-    log.writer.append("message", "mine")
+    log.writer.append(("message", "mine"))
     command = log.writer.take()
     log.entries.append(("2-0", ["end", "{}"]))
     log.writer.acknowledged(log.apply(command))
     assert log.interrupts == [Interrupt.FENCED]
     assert log.live.events == [START]
-    log.writer.append("message", "more")
-    assert not log.writer.has_pending
+    log.writer.append(("message", "more"))
+    assert log.writer.take() is None
     assert log.entries[1:] == [("2-0", ["end", "{}"])]
 
 
 def test_an_end_or_another_text_found_after_a_reconnect_stops_the_writer() -> None:
     for foreign in (["end", "{}"], ["message", "theirs"]):
         log = Log()
-        log.writer.append("message", "mine")
+        log.writer.append(("message", "mine"))
         log.writer.take()
         log.entries.append(("2-0", foreign))
         log.reconnect()
@@ -131,7 +141,7 @@ def test_an_end_or_another_text_found_after_a_reconnect_stops_the_writer() -> No
 def test_a_log_that_has_gone_stops_the_writer() -> None:
     log = Log()
     log.entries.clear()
-    log.writer.append("message", "mine")
+    log.writer.append(("message", "mine"))
     log.writer.acknowledged(log.apply(log.writer.take()))
     assert log.interrupts == [Interrupt.GONE]
     other = Log()
@@ -142,7 +152,7 @@ def test_a_log_that_has_gone_stops_the_writer() -> None:
 
 def test_a_full_store_stops_the_writer_and_what_it_did_not_take_is_not_shown() -> None:
     log = Log()
-    log.writer.append("message", "mine")
+    log.writer.append(("message", "mine"))
     log.writer.take()
     log.writer.acknowledged(OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
     assert log.interrupts == [Interrupt.FULL]
@@ -151,10 +161,10 @@ def test_a_full_store_stops_the_writer_and_what_it_did_not_take_is_not_shown() -
 
 def test_unacknowledged_bytes_are_counted_in_utf_8() -> None:
     log = Log()
-    log.writer.append("message", "aé😀")
+    log.writer.append(("message", "aé😀"))
     assert log.writer.buffered == 7
     command = log.writer.take()
-    log.writer.append("message", "b")
+    log.writer.append(("message", "b"))
     assert log.writer.buffered == 8
     log.writer.acknowledged(log.apply(command))
     assert log.writer.buffered == 1

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from app.upstream.decoder import Decoder
-from app.upstream.deltas import Delta, Finish, Reasoning, Text
+from app.upstream.deltas import Delta, Finish, Piece
 from tests.support.scripted_upstream import chunk
 
 STOP = chunk({}, "stop", "m")
@@ -25,6 +25,21 @@ def call(**piece: Any) -> bytes:
     return chunk({"tool_calls": [piece]}, model="m")
 
 
+def says(text: str) -> Piece:
+    """Return a piece of the answer's text."""
+    return ("message", text)
+
+
+def thinks(text: str) -> Piece:
+    """Return a piece of the model's reasoning."""
+    return ("reasoning", text)
+
+
+def said_in(deltas: list[Delta]) -> str:
+    """Return the text of an answer."""
+    return "".join(delta[1] for delta in deltas if isinstance(delta, tuple) and delta[0] == "message")
+
+
 def decode(*feeds: bytes) -> list[Delta]:
     """Return all that a stream in these feeds means, the connection having ended then."""
     decoder = Decoder()
@@ -37,8 +52,8 @@ def joined(deltas: list[Delta]) -> list[Delta]:
     out: list[Delta] = []
     for delta in deltas:
         last = out[-1] if out else None
-        if isinstance(delta, Text | Reasoning) and isinstance(last, Text | Reasoning) and type(last) is type(delta):
-            out[-1] = type(delta)(last.text + delta.text)
+        if isinstance(delta, tuple) and isinstance(last, tuple) and last[0] == delta[0]:
+            out[-1] = (delta[0], last[1] + delta[1])
         else:
             out.append(delta)
     return out

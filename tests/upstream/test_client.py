@@ -9,8 +9,9 @@ import pytest
 
 from app.domain.errors import UpstreamBadResponse
 from app.upstream.client import ChatRequest, Upstream
-from app.upstream.deltas import Delta, Finish, Reasoning, Text, ToolCall, Usage
+from app.upstream.deltas import Delta, Finish, ToolCall, Usage
 from tests.support.scripted_upstream import DONE, EVENT_STREAM, JSON, MODEL, Script, ScriptedUpstream, reply
+from tests.upstream.streams import said_in, says, thinks
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -27,7 +28,7 @@ async def test_an_answer_comes_piece_by_piece_as_it_is_written(upstream: Scripte
     upstream.reply(["Hel", "lo"], reasoning=["hm"], tool_calls=[("c", "f", "{}")], usage=(1, 2, 3), gate=gate)
     async with Upstream(base_url=upstream.base_url) as client:
         stream = client.stream(HELLO)
-        for expected in (Reasoning("hm"), Text("Hel"), Text("lo")):
+        for expected in (thinks("hm"), says("Hel"), says("lo")):
             gate.release()
             assert await anext(stream) == expected
         gate.open()
@@ -112,9 +113,9 @@ async def test_a_proxy_of_the_environment_is_used_for_others(
 async def test_a_finish_reason_or_done_alone_completes_an_answer(upstream: ScriptedUpstream) -> None:
     async with Upstream(base_url=upstream.base_url) as client:
         upstream.reply(["x"], no_done=True)
-        assert await collect(client) == [Text("x"), STOP]
+        assert await collect(client) == [says("x"), STOP]
         upstream.reply(["x"], finish_reason=None)
-        assert await collect(client) == [Text("x"), Finish(None, MODEL, None)]
+        assert await collect(client) == [says("x"), Finish(None, MODEL, None)]
 
 
 async def test_a_server_that_completes_its_answer_but_not_its_body_is_not_waited_for(
@@ -122,14 +123,14 @@ async def test_a_server_that_completes_its_answer_but_not_its_body_is_not_waited
 ) -> None:
     async with Upstream(base_url=upstream.base_url) as client:
         upstream.reply(["x"], hold=True)
-        assert await collect(client) == [Text("x"), STOP]
+        assert await collect(client) == [says("x"), STOP]
         await upstream.wait_for_open_streams(0)
 
 
 async def test_a_server_that_only_forgets_the_end_mark_completes_its_answer(upstream: ScriptedUpstream) -> None:
     async with Upstream(base_url=upstream.base_url, token_timeout=0.1) as client:
         upstream.reply(["x"], hold=True, no_done=True)
-        assert await collect(client) == [Text("x"), STOP]
+        assert await collect(client) == [says("x"), STOP]
         await upstream.wait_for_open_streams(0)
 
 
@@ -138,7 +139,7 @@ async def test_an_answer_in_one_piece_of_json_is_an_answer(upstream: ScriptedUps
     body = json.dumps({"object": "chat.completion", "model": MODEL, "choices": [choice]}).encode()
     upstream.raw([body[:20], body[20:]], headers=JSON)
     async with Upstream(base_url=upstream.base_url) as client:
-        assert await collect(client) == [Text("hi"), STOP]
+        assert await collect(client) == [says("hi"), STOP]
 
 
 async def test_the_connection_of_an_answer_that_was_read_to_its_end_is_used_again(upstream: ScriptedUpstream) -> None:
@@ -153,7 +154,7 @@ async def test_closing_the_generator_in_the_middle_closes_the_connection(upstrea
     upstream.reply(["x"], hold=True, no_done=True)
     async with Upstream(base_url=upstream.base_url) as client:
         async with aclosing(client.stream(HELLO)) as stream:
-            assert await anext(stream) == Text("x")
+            assert await anext(stream) == says("x")
             assert upstream.open_streams == 1
         await upstream.wait_for_open_streams(0)
 
@@ -182,14 +183,15 @@ async def test_a_consumer_that_does_not_read_stops_the_upstream(upstream: Script
     pieces = 4000
     script = upstream.reply(["x" * 16384] * pieces)
     async with Upstream(base_url=upstream.base_url) as client, aclosing(client.stream(HELLO)) as stream:
-        await anext(stream)
+        deltas = [await anext(stream)]
         sent = -1
         while sent != script.sent:  # until it stands still
             sent = script.sent
             for _ in range(200):
                 await asyncio.sleep(0)
         assert sent < pieces
-        assert sum([1 async for _ in stream]) == pieces  # the others, and the finish
+        deltas += [delta async for delta in stream]
+        assert said_in(deltas) == "x" * 16384 * pieces
 
 
 async def test_an_upstream_that_is_not_open_says_so() -> None:

@@ -19,8 +19,9 @@ from app.domain.errors import (
     UpstreamUnreachable,
 )
 from app.upstream.client import ChatRequest, Upstream
-from app.upstream.deltas import Delta, Text
+from app.upstream.deltas import Delta
 from tests.support.scripted_upstream import EVENT_STREAM, JSON, Script, ScriptedUpstream, chunk, event, reply
+from tests.upstream.streams import said_in, says
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -100,7 +101,7 @@ async def test_an_event_that_is_no_json_is_a_bad_response_behind_what_came_befor
     upstream.raw([chunk({"content": "x"}) + b"data: <html>\n\n"], hold=True)
     async with Upstream(base_url=upstream.base_url) as client:
         deltas, failure = await fail(client)
-        assert (deltas, type(failure)) == ([Text("x")], UpstreamBadResponse)
+        assert (deltas, type(failure)) == ([says("x")], UpstreamBadResponse)
         await upstream.wait_for_open_streams(0)
 
 
@@ -111,7 +112,7 @@ async def test_an_error_within_the_stream_is_logged_and_told_in_our_words(
     async with Upstream(base_url=upstream.base_url, api_key=KEY) as client:
         deltas, failure = await fail(client)
         await upstream.wait_for_open_streams(0)
-    assert (deltas, type(failure)) == ([Text("x")], UpstreamError)
+    assert (deltas, type(failure)) == ([says("x")], UpstreamError)
     assert "overloaded" not in failure.detail
     assert "overloaded" in caplog.text
     assert KEY not in caplog.text
@@ -175,7 +176,7 @@ async def test_no_next_token_in_time_is_its_own_error(
     limits = {"first_token_timeout": first_token_timeout, "token_timeout": 0.1}
     async with Upstream(base_url=upstream.base_url, **limits) as client:  # type: ignore[arg-type] # both are numbers
         deltas, failure = await fail(client)
-        assert (deltas, type(failure)) == ([Text("x")], UpstreamTokenTimeout)
+        assert (deltas, type(failure)) == ([says("x")], UpstreamTokenTimeout)
         await upstream.wait_for_open_streams(0)
 
 
@@ -205,10 +206,10 @@ async def test_a_slow_consumer_is_not_the_upstreams_fault(upstream: ScriptedUpst
     upstream.reply(["x", "y"], gate=gate)
     async with Upstream(base_url=upstream.base_url, first_token_timeout=0.1, token_timeout=0.1) as client:
         stream = client.stream(HELLO)
-        assert await anext(stream) == Text("x")
+        assert await anext(stream) == says("x")
         await asyncio.sleep(0.3)  # what is tested is that this is too long for the upstream alone
         gate.open()
-        assert await anext(stream) == Text("y")
+        assert await anext(stream) == says("y")
         assert len([delta async for delta in stream]) == 1
 
 
@@ -219,7 +220,7 @@ async def test_a_connection_cut_at_any_byte_keeps_what_came_and_is_a_cut(upstrea
             upstream.raw([first + second], cut_at=cut_at)
             deltas, failure = await fail(client)
             # An event is whole without its blank line, too, as its JSON is.
-            said = "".join(delta.text for delta in deltas if isinstance(delta, Text))
+            said = said_in(deltas)
             whole = (cut_at >= len(first) - 2) * "Hel" + (cut_at >= len(first + second) - 2) * "lo\r"
             assert (said, type(failure)) == (whole, UpstreamCut), cut_at
 
@@ -230,7 +231,7 @@ async def test_an_end_without_any_mark_is_a_cut(upstream: ScriptedUpstream) -> N
         assert type((await fail(client))[1]) is UpstreamCut
         upstream.reply(["x"], no_done=True, finish_reason=None)
         deltas, failure = await fail(client)
-        assert (deltas, type(failure)) == ([Text("x")], UpstreamCut)
+        assert (deltas, type(failure)) == ([says("x")], UpstreamCut)
         upstream.raw([b'{"choices":[]}'], headers={**JSON, "Content-Length": "99"}, cut_at=10)
         assert type((await fail(client))[1]) is UpstreamCut
 

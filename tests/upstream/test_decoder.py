@@ -8,15 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.upstream.decoder import Decoder
-from app.upstream.deltas import Finish, Reasoning, Text, ToolCall, Usage
+from app.upstream.deltas import Delta, Finish, ToolCall, Usage
 from tests.support.scripted_upstream import DONE, chunk, event
-from tests.upstream.streams import END, STOP, call, decode, joined, text, think
+from tests.upstream.streams import END, STOP, call, decode, joined, says, text, think, thinks
 
 
-def test_pieces_come_as_they_are_and_the_finish_last() -> None:
+def test_text_of_a_kind_that_comes_together_is_one_piece_and_the_finish_is_the_last() -> None:
     decoder = Decoder()
-    assert decoder.feed(text("Hel")) == [Text("Hel")]
-    assert decoder.feed(text("lo") + text("!")) == [Text("lo"), Text("!")]
+    assert decoder.feed(text("Hel")) == [says("Hel")]
+    assert decoder.feed(text("lo") + text("!")) == [says("lo!")]
+    assert decoder.feed(text(".") + think("h") + think("m") + text("?")) == [says("."), thinks("hm"), says("?")]
+    assert decoder.tokens == 7
     assert decoder.feed(STOP) == []
     assert (decoder.complete, decoder.ended) == (True, False)
     assert decoder.feed(DONE) == [END]
@@ -43,14 +45,14 @@ RICH = (
     + event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}})
     + DONE.replace(b"\n", b"\r\n")
 )
-RICH_MEANS = [
-    Text("a"),
-    Text("\r\nä€😀"),
-    Text("😀"),
-    Text("\r"),
-    Reasoning("hm"),
-    Reasoning("\r\n"),
-    Text("\n"),
+RICH_MEANS: list[Delta] = [
+    says("a"),
+    says("\r\nä€😀"),
+    says("😀"),
+    says("\r"),
+    thinks("hm"),
+    thinks("\r\n"),
+    says("\n"),
     ToolCall("c0", "f", '{"a":1}'),
     Finish("stop", "m", Usage(1, 2, 3)),
 ]
@@ -58,7 +60,7 @@ RICH_MEANS = [
 
 def test_a_stream_means_the_same_wherever_it_is_cut_in_two() -> None:
     for cut in range(len(RICH) + 1):
-        assert decode(RICH[:cut], RICH[cut:]) == RICH_MEANS, cut
+        assert joined(decode(RICH[:cut], RICH[cut:])) == joined(RICH_MEANS), cut
 
 
 def test_a_stream_means_the_same_byte_by_byte() -> None:
@@ -69,7 +71,7 @@ def test_a_stream_means_the_same_byte_by_byte() -> None:
 def test_a_small_stream_means_the_same_wherever_it_is_cut_in_three(newline: bytes) -> None:
     small = (b'data:{"choices":[{"delta":{"content":"\xc3\xa4"}}]}\n\n:\ndata: [DONE]\n\n').replace(b"\n", newline)
     for one, two in combinations(range(len(small) + 1), 2):
-        assert decode(small[:one], small[one:two], small[two:]) == [Text("ä"), Finish(None, None, None)]
+        assert decode(small[:one], small[one:two], small[two:]) == [says("ä"), Finish(None, None, None)]
 
 
 @given(
@@ -85,13 +87,19 @@ def test_any_text_arrives_whole_however_it_is_split_and_cut(
     stream = b"".join(b"data: " + json.dumps(body).encode() + newline * 2 for body in bodies)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     deltas = decode(*(stream[a:b] for a, b in pairwise(edges)))
-    assert deltas == decode(stream)
+    assert joined(deltas) == joined(decode(stream))
 
-    said = joined([(Reasoning if thought else Text)(piece) for thought, piece in pieces])
-    whole = [str(item[0]).encode("utf-16", "surrogatepass").decode("utf-16", "replace") for item in said]
-    assert [item[0] for item in joined(deltas)] == whole
+    said = joined([(thinks if thought else says)(piece) for thought, piece in pieces])
+    whole = [
+        (item[0], item[1].encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        for item in said
+        if isinstance(item, tuple)
+    ]
+    assert joined(deltas) == whole
     for one, two in pairwise(deltas):
-        assert not (type(one) is type(two) and str(one[0]).endswith("\r") and str(two[0]).startswith("\n"))
+        assert isinstance(one, tuple)
+        assert isinstance(two, tuple)
+        assert not (one[0] == two[0] and one[1].endswith("\r") and two[1].startswith("\n"))
 
 
 @pytest.mark.parametrize(
@@ -119,25 +127,25 @@ def test_what_says_nothing_yields_nothing(nothing: bytes) -> None:
     decoder = Decoder()
     assert decoder.feed(nothing) == []
     assert (decoder.tokens, decoder.complete, decoder.failure) == (0, False, None)
-    assert decode(nothing, text("x"), STOP, DONE) == [Text("x"), END]
+    assert decode(nothing, text("x"), STOP, DONE) == [says("x"), END]
 
 
 def test_data_has_one_optional_space_and_several_lines_are_joined() -> None:
-    assert decode(b'data:{"choices":[\ndata: {"delta":{"content":\ndata:  "x"}}]}\n\n') == [Text("x")]
+    assert decode(b'data:{"choices":[\ndata: {"delta":{"content":\ndata:  "x"}}]}\n\n') == [says("x")]
 
 
 def test_done_ends_an_answer_that_gave_no_reason() -> None:
-    assert decode(text("x"), DONE) == [Text("x"), Finish(None, "m", None)]
+    assert decode(text("x"), DONE) == [says("x"), Finish(None, "m", None)]
 
 
 def test_a_finish_reason_is_enough_where_done_is_missing() -> None:
-    assert decode(text("x"), STOP) == [Text("x"), END]
+    assert decode(text("x"), STOP) == [says("x"), END]
 
 
 def test_an_answer_without_either_is_not_complete() -> None:
     decoder = Decoder()
-    assert decoder.feed(text("x\r")) == [Text("x")]
-    assert decoder.close() == [Text("\r")]
+    assert decoder.feed(text("x\r")) == [says("x")]
+    assert decoder.close() == [says("\r")]
     assert (decoder.complete, decoder.failure) == (False, None)
 
 
@@ -149,25 +157,25 @@ def test_a_last_event_that_was_cut_is_dropped() -> None:
 
 
 def test_half_characters_are_joined_over_deltas() -> None:
-    assert decode(text("a\ud83d"), text("\ude00b")) == [Text("a"), Text("😀b")]
-    assert decode(text("\ud83d"), text("\ude00")) == [Text("😀")]
-    assert decode(text("a\ud83d"), chunk({"content": "b"})) == [Text("a"), Text("\ufffdb")]
+    assert decode(text("a\ud83d"), text("\ude00b")) == [says("a"), says("😀b")]
+    assert decode(text("\ud83d"), text("\ude00")) == [says("😀")]
+    assert decode(text("a\ud83d"), chunk({"content": "b"})) == [says("a"), says("\ufffdb")]
 
 
 @pytest.mark.parametrize("alone", ["\ud83d", "\ude00", "\ud83dx", "\ude00\ud83d", "x\ud83d\ud83d\ude00"])
 def test_a_half_character_that_stays_alone_is_replaced(alone: str) -> None:
     expected = alone.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    assert joined(decode(text(alone))) == [Text(expected)]
-    assert joined(decode(text(alone), think("r"), text("\ude00"))) == [Text(expected), Reasoning("r"), Text("\ufffd")]
+    assert joined(decode(text(alone))) == [says(expected)]
+    assert joined(decode(text(alone), think("r"), text("\ude00"))) == [says(expected), thinks("r"), says("\ufffd")]
 
 
 def test_a_carriage_return_waits_for_what_follows() -> None:
     decoder = Decoder()
-    assert decoder.feed(text("a\r")) == [Text("a")]
-    assert decoder.feed(text("\r")) == [Text("\r")]
+    assert decoder.feed(text("a\r")) == [says("a")]
+    assert decoder.feed(text("\r")) == [says("\r")]
     assert decoder.feed(chunk({"content": ""})) == []
-    assert decoder.feed(text("\nb")) == [Text("\r\nb")]
+    assert decoder.feed(text("\nb")) == [says("\r\nb")]
     assert decoder.feed(think("\r")) == []
-    assert decoder.feed(text("\n")) == [Reasoning("\r"), Text("\n")]
+    assert decoder.feed(text("\n")) == [thinks("\r"), says("\n")]
     assert decoder.feed(text("\r")) == []
-    assert decoder.feed(DONE) == [Text("\r"), Finish(None, "m", None)]
+    assert decoder.feed(DONE) == [says("\r"), Finish(None, "m", None)]

@@ -6,16 +6,16 @@ import pytest
 
 from app.domain.errors import UpstreamBadResponse, UpstreamError
 from app.upstream.decoder import Decoder
-from app.upstream.deltas import Finish, Reasoning, Text, ToolCall, Usage
+from app.upstream.deltas import Finish, ToolCall, Usage
 from app.upstream.sse import MAX_EVENT_BYTES
 from tests.support.scripted_upstream import DONE, chunk, event
-from tests.upstream.streams import END, STOP, call, decode, joined, text, think
+from tests.upstream.streams import END, STOP, call, decode, joined, said_in, says, text, think, thinks
 
 
 def test_reasoning_has_two_names_and_is_taken_once_where_both_are_sent() -> None:
-    assert decode(think("a"), think("b", "reasoning")) == [Reasoning("a"), Reasoning("b")]
+    assert decode(think("a"), think("b", "reasoning")) == [thinks("a"), thinks("b")]
     both = chunk({"reasoning_content": "r", "reasoning": "r", "content": "t"})
-    assert decode(both) == [Reasoning("r"), Text("t")]
+    assert decode(both) == [thinks("r"), says("t")]
 
 
 def test_the_last_usage_and_model_count_also_behind_the_finish_reason() -> None:
@@ -81,7 +81,7 @@ def test_calls_of_a_cut_answer_are_not_handed_out() -> None:
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_the_last_event_may_lack_its_line_ends(lost: int) -> None:
-    assert decode(text("x") + DONE[: len(DONE) - lost]) == [Text("x"), Finish(None, "m", None)]
+    assert decode(text("x") + DONE[: len(DONE) - lost]) == [says("x"), Finish(None, "m", None)]
     usage = event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
     assert decode(STOP, usage[: len(usage) - lost]) == [Finish("stop", "m", Usage(1, 1, 2))]
 
@@ -97,7 +97,7 @@ def test_the_last_event_may_lack_its_line_ends(lost: int) -> None:
 )
 def test_an_error_in_the_stream_ends_it_with_a_sentence_of_ours(error: object) -> None:
     decoder = Decoder()
-    assert decoder.feed(text("x\r") + event(error) + text("y")) == [Text("x"), Text("\r")]
+    assert decoder.feed(text("x\r") + event(error) + text("y")) == [says("x\r")]
     assert type(decoder.failure) is UpstreamError
     assert "secret" not in decoder.failure.detail
     assert b"secret" in decoder.evidence
@@ -108,19 +108,19 @@ def test_an_error_in_the_stream_ends_it_with_a_sentence_of_ours(error: object) -
 @pytest.mark.parametrize("data", [b"<html>", b"{'a': 1}", b'{"choices":', b"[" * 100_000])
 def test_what_is_not_json_is_a_bad_response(data: bytes) -> None:
     decoder = Decoder()
-    assert decoder.feed(text("x") + b"data: " + data + b"\n\n" + DONE) == [Text("x")]
+    assert decoder.feed(text("x") + b"data: " + data + b"\n\n" + DONE) == [says("x")]
     assert type(decoder.failure) is UpstreamBadResponse
     assert not decoder.complete
 
 
 def test_bytes_that_are_no_utf8_and_numbers_that_are_no_json_are_survived() -> None:
-    assert decode(b'data: {"choices":[{"delta":{"content":"a\xffb"}}]}\n\n') == [Text("a\ufffdb")]
-    assert decode(b'data: {"choices":[{"delta":{"content":"x"},"logprobs":-Infinity}]}\n\n') == [Text("x")]
+    assert decode(b'data: {"choices":[{"delta":{"content":"a\xffb"}}]}\n\n') == [says("a\ufffdb")]
+    assert decode(b'data: {"choices":[{"delta":{"content":"x"},"logprobs":-Infinity}]}\n\n') == [says("x")]
 
 
 def test_content_in_parts_is_its_text() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
-    assert decode(chunk({"content": parts})) == [Text("ab")]
+    assert decode(chunk({"content": parts})) == [says("ab")]
 
 
 def filler(size: int) -> bytes:
@@ -135,8 +135,9 @@ def test_an_event_may_have_a_mebibyte_and_no_byte_more(step: int) -> None:
         data = text("a") + filler(size) + b"\n\n" + DONE
         decoder = Decoder()
         deltas = [delta for at in range(0, len(data), step) for delta in decoder.feed(data[at : at + step])]
-        assert deltas[0] == Text("a")
-        assert len(deltas) == (3 if fits else 1)
+        held = said_in(deltas)
+        assert held == "a" + "x" * (len(held) - 1)
+        assert len(held) == (1 + size - len(filler(0)) if fits else 1)
         assert (decoder.failure is None) is fits
         assert fits or type(decoder.failure) is UpstreamBadResponse
 
@@ -176,8 +177,8 @@ def test_an_answer_in_one_piece_is_decoded_as_a_whole() -> None:
     }
     decoder = Decoder()
     assert joined(decoder.whole(json.dumps(whole).encode())) == [
-        Reasoning("hm"),
-        Text("hi\r"),
+        thinks("hm"),
+        says("hi\r"),
         ToolCall("c", "f", "{}"),
         Finish("stop", "m", Usage(1, 2, 3)),
     ]

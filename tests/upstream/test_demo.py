@@ -11,9 +11,10 @@ import pytest
 
 from app.domain.errors import UpstreamCut, UpstreamRefused
 from app.upstream.client import ChatRequest, Upstream
-from app.upstream.deltas import Delta, Finish, Text, Usage
+from app.upstream.deltas import Delta, Finish, Usage
 from app.upstream.demo import DEMO_MODEL, run_demo
 from app.upstream.demo_answer import Message, compose, count_tokens, pieces, shortened
+from tests.upstream.streams import joined, said_in, says
 
 HELLO = [{"role": "user", "content": "Hello there"}]
 HELLO_ANSWER = """\
@@ -57,20 +58,18 @@ async def post(url: str, body: object) -> tuple[int, Any]:
         return response.status, [part.removeprefix("data: ") for part in text.split("\n\n") if part]
 
 
-def said(deltas: list[Delta]) -> str:
-    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
-
-
 async def test_it_says_that_it_is_a_demo_and_streams_markdown_word_by_word(demo: str) -> None:
     deltas = await ask(demo, HELLO)
-    assert said(deltas) == HELLO_ANSWER
-    assert deltas[:3] == [Text("I"), Text(" am"), Text(" Parley's")]
+    assert said_in(deltas) == HELLO_ANSWER
     count = count_tokens(HELLO_ANSWER)
     assert deltas[-1] == Finish("stop", DEMO_MODEL, Usage(2, count, 2 + count))
+    _, events = await post(demo, {"model": DEMO_MODEL, "messages": HELLO, "stream": True})
+    words = [json.loads(event)["choices"][0]["delta"].get("content") for event in events[:4]]
+    assert [word for word in words if word] == ["I", " am", " Parley's"]
 
 
 async def test_the_same_conversation_has_the_same_answer(demo: str) -> None:
-    assert await ask(demo, HELLO) == await ask(demo, HELLO)
+    assert joined(await ask(demo, HELLO)) == joined(await ask(demo, HELLO))
     first = await post(demo, {"model": DEMO_MODEL, "messages": HELLO, "stream": True})
     assert first == await post(demo, {"model": DEMO_MODEL, "messages": HELLO, "stream": True})
 
@@ -84,7 +83,7 @@ async def test_it_quotes_the_first_and_the_previous_user_message(demo: str) -> N
         {"role": "assistant", "content": None, "tool_calls": []},
         {"role": "user", "content": "What did I say?"},
     ]
-    answer = said(await ask(demo, conversation))
+    answer = said_in(await ask(demo, conversation))
     assert "> What did I say?" in answer
     assert f"- The first thing you said was: “My name is Ada. {'x' * 63}…”\n" in answer
     assert "- Just before this you said: “I like tea”\n" in answer
@@ -93,13 +92,13 @@ async def test_it_quotes_the_first_and_the_previous_user_message(demo: str) -> N
 
 
 async def test_with_two_messages_the_first_is_quoted_once(demo: str) -> None:
-    answer = said(await ask(demo, [*HELLO, {"role": "user", "content": "Bye"}]))
+    answer = said_in(await ask(demo, [*HELLO, {"role": "user", "content": "Bye"}]))
     assert answer.count("Hello there") == 1
     assert "Just before" not in answer
 
 
 async def test_asked_for_something_long_it_counts(demo: str) -> None:
-    answer = said(await ask(demo, [{"role": "user", "content": "Write a long text"}]))
+    answer = said_in(await ask(demo, [{"role": "user", "content": "Write a long text"}]))
     assert "\n1. This is line 1 of 60," in answer
     assert "\n60. This is line 60 of 60," in answer
 
@@ -162,7 +161,7 @@ async def test_our_own_client_is_refused_another_model_and_lists_this_one(demo: 
 
 
 async def test_half_a_character_is_answered_too(demo: str) -> None:
-    assert "> \ufffd" in said(await ask(demo, [{"role": "user", "content": "\ud83d"}]))
+    assert "> \ufffd" in said_in(await ask(demo, [{"role": "user", "content": "\ud83d"}]))
 
 
 async def test_it_ends_at_once_with_an_open_stream() -> None:
@@ -171,7 +170,7 @@ async def test_it_ends_at_once_with_an_open_stream() -> None:
         url = await running.enter_async_context(run_demo(delay=0.01))
         client = await stack.enter_async_context(Upstream(base_url=url))
         stream = client.stream(ChatRequest(DEMO_MODEL, [{"role": "user", "content": "long"}]))
-        assert await anext(stream) == Text("I")
+        assert await anext(stream) == says("I")
         async with asyncio.timeout(5):
             await running.aclose()
         with pytest.raises(UpstreamCut):

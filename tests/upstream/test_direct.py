@@ -14,9 +14,10 @@ import pytest
 from app.domain.errors import UpstreamBadResponse, UpstreamCut, UpstreamError, UpstreamUnreachable
 from app.upstream import direct
 from app.upstream.client import ChatRequest, Upstream
-from app.upstream.deltas import Delta, Finish, Text
+from app.upstream.deltas import Delta, Finish
 from app.upstream.transport import READ_AHEAD_BYTES, Reply, read_at_most
 from tests.support.scripted_upstream import DONE, chunk
+from tests.upstream.streams import joined, says
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
 HELLO = ChatRequest("m", [{"role": "user", "content": "Hello"}])
@@ -81,13 +82,7 @@ async def serving(
 
 async def collect(client: Upstream) -> list[Delta]:
     """Return all deltas of an answer, neighbouring text joined."""
-    out: list[Delta] = []
-    async for delta in client.stream(HELLO):
-        if isinstance(delta, Text) and out and isinstance(out[-1], Text):
-            out[-1] = Text(out[-1].text + delta.text)
-        else:
-            out.append(delta)
-    return out
+    return joined([delta async for delta in client.stream(HELLO)])
 
 
 async def asked(*pieces: bytes, close: bool = False) -> list[Delta]:
@@ -96,7 +91,7 @@ async def asked(*pieces: bytes, close: bool = False) -> list[Delta]:
         return await collect(client)
 
 
-SAID = [Text("Héllo 😀"), Finish(None, "scripted-model", None)]
+SAID = [says("Héllo 😀"), Finish(None, "scripted-model", None)]
 
 
 async def test_a_response_cut_at_any_byte_is_the_same_answer() -> None:
@@ -160,7 +155,7 @@ async def test_a_broken_frame_in_the_middle_keeps_what_came_and_is_a_cut() -> No
         with pytest.raises(UpstreamCut):
             async for delta in client.stream(HELLO):
                 said.append(delta)  # noqa: PERF401 - what came before the failure counts
-    assert said == [Text("Hé"), Text("llo 😀")]
+    assert said == [says("Héllo 😀")]
 
 
 async def test_connection_close_and_bytes_behind_the_response_end_the_connection() -> None:

@@ -20,10 +20,11 @@ from app.domain.errors import (
     UpstreamUnreachable,
 )
 from app.upstream.client import Upstream
-from app.upstream.deltas import Delta, Finish, Notice, Reasoning, Text, ToolCall
+from app.upstream.deltas import Delta, Finish, Notice, ToolCall
 from app.upstream.retries import Retrying
 from tests.support.scripted_upstream import JSON, Script, ScriptedUpstream, chunk, event, reply
 from tests.upstream.asking import HELLO, Time, ask, changed, models, relay, retrying
+from tests.upstream.streams import said_in, says, thinks
 
 REFUSED = (400, 401, 403, 404, 422)
 OVERLOADED = event({"error": {"message": "overloaded"}})
@@ -32,7 +33,7 @@ OVERLOADED = event({"error": {"message": "overloaded"}})
 async def test_an_answer_without_failures_has_no_notice_and_is_asked_for_once(upstream: ScriptedUpstream) -> None:
     asked = await ask(upstream.base_url, "a", "b")
     assert asked.notices == []
-    assert asked.said == [Text("Echo:"), Text(" Hello"), Finish("stop", "a", asked.said[-1].usage)]  # type: ignore[union-attr]
+    assert asked.said == [says("Echo:"), says(" Hello"), Finish("stop", "a", asked.said[-1].usage)]  # type: ignore[union-attr]
     [request] = upstream.requests
     assert (request["model"], request["temperature"]) == ("a", 0.5)
     assert request["messages"] == HELLO.messages
@@ -45,7 +46,7 @@ async def test_a_status_that_passes_is_asked_again(upstream: ScriptedUpstream, s
     upstream.reply(["well"])
     asked = await ask(upstream.base_url, "a", "b")
     assert asked.notices == [retrying(2, 0.5), retrying(3, 1.0)]
-    assert asked.said[0] == Text("well")
+    assert asked.said[0] == says("well")
     assert models(upstream) == ["a", "a", "a"]
 
 
@@ -69,7 +70,7 @@ async def test_a_200_that_fails_before_it_has_shown_anything_is_asked_again(
     upstream.reply(["well"])
     asked = await ask(upstream.base_url, "a", "b")
     assert asked.notices == [retrying(2, 0.5)]
-    assert asked.said[0] == Text("well")
+    assert asked.said[0] == says("well")
     assert models(upstream) == ["a", "a"]
 
 
@@ -82,7 +83,7 @@ async def test_a_first_token_that_does_not_come_is_waited_for_again_on_a_new_con
     upstream.add(script)
     upstream.reply(["well"])
     asked = await ask(upstream.base_url, time=time, first_token_timeout=0.1)
-    assert (asked.notices, asked.said[0]) == ([retrying(2, 0.5)], Text("well"))
+    assert (asked.notices, asked.said[0]) == ([retrying(2, 0.5)], says("well"))
     assert len(upstream.requests) == 2
 
 
@@ -94,7 +95,7 @@ async def test_a_refused_connection_is_tried_again_until_the_server_is_up(upstre
             time.on_sleep = lambda: listen(taken) if len(time.slept) == 2 else None
             asked = await ask(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "a", "b", time=time)
     assert asked.notices == [retrying(2, 0.5), retrying(3, 1.0)]
-    assert asked.said[:2] == [Text("Echo:"), Text(" Hello")]
+    assert asked.said[:2] == [says("Echo:"), says(" Hello")]
     assert models(upstream) == ["a"]
 
 
@@ -161,7 +162,7 @@ async def test_an_address_that_is_none_is_not_tried_again(base_url: str) -> None
     assert (asked.deltas, type(asked.failure)) == ([], UpstreamUnreachable)
 
 
-SHOWN = [({"content": "x"}, Text("x")), ({"reasoning_content": "x"}, Reasoning("x"))]
+SHOWN = [({"content": "x"}, says("x")), ({"reasoning_content": "x"}, thinks("x"))]
 
 
 @pytest.mark.parametrize(("delta", "shown"), SHOWN, ids=["text", "reasoning"])
@@ -226,7 +227,7 @@ async def _nothing_twice(fates: Sequence[tuple[str, int]]) -> None:
     deciding = next(
         (n for n, (fate, shown) in enumerate(attempts) if fate == "well" or (shown and fate != "status")), 6
     )
-    said = "".join(delta.text for delta in asked.said if isinstance(delta, Text))
+    said = said_in(asked.said)
     if deciding == 6:
         assert (said, len(upstream.requests)) == ("", 6)
         return

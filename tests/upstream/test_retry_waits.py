@@ -11,10 +11,11 @@ from tenacity import wait_none
 
 from app.domain.errors import UpstreamError, UpstreamRateLimited
 from app.upstream.client import ChatRequest, Upstream
-from app.upstream.deltas import Delta, Finish, Notice, Sink, Text
+from app.upstream.deltas import Delta, Finish, Notice, Sink
 from app.upstream.retries import Retrying
 from tests.support.scripted_upstream import Script, ScriptedUpstream, reply
 from tests.upstream.asking import HELLO, LONGEST, Time, ask, changed, models, retrying
+from tests.upstream.streams import says
 
 
 async def test_waits_double_up_to_a_longest_one_and_fit_the_budget(upstream: ScriptedUpstream) -> None:
@@ -39,7 +40,7 @@ async def test_all_models_share_the_budget_and_each_is_asked_once_at_least(upstr
 async def test_the_next_models_answer_is_an_answer(upstream: ScriptedUpstream) -> None:
     upstream.default = lambda body: Script([b"no"], status=500) if body["model"] == "a" else reply(["well"], model="b")
     asked = await ask(upstream.base_url, "a", "b", "c", retry_seconds=1)
-    assert asked.deltas == [Notice(retrying(2, 0.5)), Notice(changed("b")), Text("well"), Finish("stop", "b", None)]
+    assert asked.deltas == [Notice(retrying(2, 0.5)), Notice(changed("b")), says("well"), Finish("stop", "b", None)]
     assert models(upstream) == ["a", "a", "b"]
 
 
@@ -106,7 +107,7 @@ async def test_a_server_that_names_a_time_is_left_alone_until_then(
     upstream.reply(["well"])
     asked = await ask(upstream.base_url, "a", "b")
     assert asked.notices == [retrying(2, delay)]
-    assert asked.said[0] == Text("well")
+    assert asked.said[0] == says("well")
     assert models(upstream) == ["a", "a"]
 
 
@@ -180,7 +181,7 @@ async def test_a_consumer_that_leaves_closes_the_connection_at_once(upstream: Sc
     upstream.reply(["x"], unfinished=True)
     async with Counted(base_url=upstream.base_url) as client:
         stream = Retrying(client, 30, jitter=wait_none()).stream(HELLO, ["a", "b"])
-        assert [await anext(stream), await anext(stream)] == [Notice(retrying(2, 0.0)), Text("x")]
+        assert [await anext(stream), await anext(stream)] == [Notice(retrying(2, 0.0)), says("x")]
         assert client.attempts == 1
         await stream.aclose()
         assert client.attempts == 0  # when it returns, not some time later
