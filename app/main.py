@@ -186,6 +186,8 @@ async def _parts(
             send_timeout_seconds=settings.send_timeout_seconds,
             measures=measures,
         )
+        streams.start()
+        stack.callback(streams.stop)
         app[ANSWERS], app[STREAMS] = answers, streams
         for routes in (
             MessageRoutes(answers, streams, proxies),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from app.answers.runner import Runner
 from app.domain.errors import StoreUnavailable
@@ -17,12 +17,12 @@ class Abandonment:
         self._store = store
         self._seconds = seconds
 
-    @asynccontextmanager
-    async def watch(self, runner: Runner) -> AsyncIterator[None]:
+    def watch(self, runner: Runner) -> AbstractAsyncContextManager[None]:
         """Stop the runner when it has had no reader for so long."""
-        if not self._seconds:
-            yield
-            return
+        return self._watching(runner) if self._seconds else nullcontext()
+
+    @asynccontextmanager
+    async def _watching(self, runner: Runner) -> AsyncIterator[None]:
         task = asyncio.create_task(self._watch(runner))
         try:
             yield

@@ -49,11 +49,12 @@ STOP_SECONDS = 30.0
 
 
 class Asked(NamedTuple):
-    """The answer to a question, what is left of the asker's limits, and whether it has begun with this request."""
+    """The answer to a question, and, where it has begun with this request, what is left of the asker's limits."""
 
     ref: MessageRef
     left: tuple[Allowance, ...] = ()
-    begun: bool = False
+    #: The events of an answer that has begun with this request; None: it began before.
+    live: LiveLog | None = None
 
 
 class Answers:
@@ -133,8 +134,8 @@ class Answers:
             return Asked(ref)
         if isinstance(begun, Attached):
             return Asked(begun.ref)
-        self._run(question, begun, options, name, place)
-        return Asked(begun.head.ref, left, begun=True)
+        live = self._run(question, begun, options, name, place)
+        return Asked(begun.head.ref, left, live)
 
     @contextmanager
     def _room(self) -> Iterator[None]:
@@ -166,7 +167,7 @@ class Answers:
         assert begun is not None  # the last try returns or raises
         return begun
 
-    def _run(self, question: Question, begun: Begun, options: dict[str, Any], name: str, place: Place) -> None:
+    def _run(self, question: Question, begun: Begun, options: dict[str, Any], name: str, place: Place) -> LiveLog:
         head = begun.head
         live = LiveLog([Event("start", start_data(*head.ref, head.parent, head.model), 1)])
         runner = Runner(
@@ -182,6 +183,7 @@ class Answers:
         self._running[head.ref] = runner
         about_answer(message_id(*head.ref))  # this task's lines, and those of the runner, which it starts
         self._spawn(self._watched(runner, deltas, place))
+        return live
 
     async def _watched(self, runner: Runner, deltas: Callable[[Sink], AsyncGenerator[Delta]], place: Place) -> None:
         self._measures.answer_begun()

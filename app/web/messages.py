@@ -40,13 +40,16 @@ class MessageRoutes:
         in_one_piece = wants_json(request)
         key = idempotency_key_of(request)
         cursor = cursor_of(request)
+        owner, asked = await self._asked(request, key, cursor)
+        return await self._answer(request, owner, asked, cursor, in_one_piece=in_one_piece)
+
+    async def _asked(self, request: web.Request, key: str | None, cursor: int | None) -> tuple[str, Asked]:
+        """Return the owner's id and the answer. By itself, so that the body is not kept for as long as that is read."""
         message = await read_body(request, NewMessage)
-        owner = owner_of(request)
+        owner = owner_of(request).id
         if cursor is not None:
-            asked = Asked(await self._answers.attach(owner.id, message, key))
-        else:
-            asked = await self._answers.ask(owner.id, message, key, address_of(request, self._proxies))
-        return await self._answer(request, owner.id, asked, cursor, in_one_piece=in_one_piece)
+            return owner, Asked(await self._answers.attach(owner, message, key))
+        return owner, await self._answers.ask(owner, message, key, address_of(request, self._proxies))
 
     async def regenerate(self, request: web.Request) -> web.StreamResponse:
         """`POST /messages/{id}/regenerate`."""
@@ -91,17 +94,17 @@ class MessageRoutes:
     async def _stream(
         self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, asked: Asked | None = None
     ) -> web.StreamResponse:
+        if asked is not None and asked.live is not None:
+            response = self._streams.response()
+            response.headers.update(rate_headers(asked.left))
+            return await self._streams.send(request, asked.live, 0, response)
         async with self._answers.read(owner, ref, granted=asked is not None) as live:
             position = cursor or 0
             await self._answers.check_cursor(ref, live, position)
             if live.over and position >= live.position:
                 return web.Response(status=204)  # nothing is left: this stops an EventSource
-            response = self._streams.response()
-            if asked is not None and asked.begun:
-                response.headers.update(rate_headers(asked.left))
-                return await self._streams.send(request, live, position, response)
             async with self._answers.reader(owner):
-                return await self._streams.send(request, live, position, response)
+                return await self._streams.send(request, live, position, self._streams.response())
 
 
 def _json(body: dict[str, Any]) -> web.Response:

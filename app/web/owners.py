@@ -1,6 +1,7 @@
 """Whose request it is: told once for each, before its handler; and the cookie of an anonymous owner."""
 
 from collections.abc import Iterable
+from http.cookies import Morsel
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -70,15 +71,14 @@ class Owners:
         secure = (
             self._proxies.scheme(request) == "https" or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
         )
-        response.set_cookie(
-            COOKIE,
-            owner.secret,
-            max_age=_YEAR_SECONDS,
-            path="/",
-            httponly=True,
-            # Browsers take None with https only. What it opens, the check of `Origin` shuts.
-            samesite="None" if self._cross_site and secure else "Lax",
-            secure=secure,
-        )
-        # aiohttp has written the cookies' headers before it asks the signals.
-        response.headers.add("Set-Cookie", response.cookies[COOKIE].OutputString())
+        # By hand, as `set_cookie` makes a jar that lives as long as the stream.
+        cookie: Morsel[str] = Morsel()
+        cookie.set(COOKIE, owner.secret, owner.secret)
+        # Browsers take None with https only. What it opens, the check of `Origin` shuts.
+        same_site = "None" if self._cross_site and secure else "Lax"
+        cookie["path"], cookie["max-age"] = "/", str(_YEAR_SECONDS)
+        cookie["samesite"] = same_site
+        cookie["httponly"] = "yes"
+        if secure:
+            cookie["secure"] = "yes"
+        response.headers.add("Set-Cookie", cookie.OutputString())
