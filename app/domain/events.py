@@ -6,7 +6,8 @@ event counts one; `start` ends at 1. A cursor is a position, so every character 
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 Kind = Literal["start", "message", "reasoning", "tool_call", "notice", "end"]
@@ -28,6 +29,10 @@ class Event(NamedTuple):
     kind: Kind
     data: str
     end: int
+
+
+#: Makes an event of a tuple (kind, data, end): in C, which takes half as long as `Event(...)`.
+made_event: Callable[[tuple[Kind, str, int]], Event] = partial(tuple.__new__, Event)
 
 
 def span(kind: Kind, data: str) -> int:

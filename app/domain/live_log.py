@@ -7,7 +7,7 @@ Readers of this process share one such list, whoever feeds it: the journal (the 
 import logging
 from collections.abc import Callable
 
-from app.domain.events import TEXT_KINDS, Event
+from app.domain.events import TEXT_KINDS, Event, Kind, made_event
 
 log = logging.getLogger("parley.log")
 
@@ -74,10 +74,12 @@ class LiveLog:
     def _join(self) -> None:
         """Put the text of the events that are loose together, where it is of one kind."""
         loose = self.events[self._joined :]
-        (kind, data, end), last = loose[0], loose[-1].end
-        small = len(data) + last - end <= JOINED_CHARACTERS
-        if small and kind in TEXT_KINDS and all(event.kind == kind for event in loose):
-            self.events[self._joined :] = [Event(kind, "".join([event.data for event in loose]), last)]
+        kinds: tuple[Kind, ...]
+        texts: tuple[str, ...]
+        kinds, texts, ends = zip(*loose, strict=True)
+        small = len(texts[0]) + ends[-1] - ends[0] <= JOINED_CHARACTERS
+        if small and kinds[0] in TEXT_KINDS and kinds.count(kinds[0]) == len(kinds):
+            self.events[self._joined :] = [made_event((kinds[0], "".join(texts), ends[-1]))]
         self._joined = len(self.events)
 
     def _tell(self) -> None:

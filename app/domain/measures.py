@@ -10,6 +10,7 @@ import mmap
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from math import inf
 from time import monotonic
 from typing import Literal, NamedTuple
 
@@ -139,20 +140,27 @@ class Measures:
         """
         if not self.on:
             return None
-        cells, bounds, first = self._cells, FIRST_TOKEN_SECONDS, self._first
-        total = first + len(bounds) + 1
+        cells, first = self._cells, self._token
+        total = first + len(TOKEN_SECONDS) + 1
+        bounds = (0.0, *TOKEN_SECONDS, inf)
         last = monotonic()
+        # The bucket of the gap before, which most often is that of the next, too; cell -1: there was none.
+        above, upto, cell = inf, inf, -1
 
         def came(tokens: int) -> None:
-            nonlocal last, bounds, first, total
+            nonlocal last, above, upto, cell
             now = monotonic()
             gap = now - last
             last = now
-            cells[first + bisect_left(bounds, gap)] += 1.0
-            cells[total] += gap
-            if bounds is FIRST_TOKEN_SECONDS:
-                bounds, first = TOKEN_SECONDS, self._token
-                total = first + len(bounds) + 1
+            if cell == -1:
+                self._see(self._first, FIRST_TOKEN_SECONDS, gap)
+                cell = first
+            else:
+                if not above < gap <= upto:
+                    index = bisect_left(TOKEN_SECONDS, gap)
+                    above, upto, cell = bounds[index], bounds[index + 1], first + index
+                cells[cell] += 1.0
+                cells[total] += gap
             if tokens > 1:
                 cells[first] += tokens - 1.0
 
@@ -168,13 +176,8 @@ class Measures:
 
     def committed(self, commands: int, seconds: float) -> None:
         """Say that the store has acknowledged a commit."""
-        cells = self._cells
-        first = self._commit_commands
-        cells[first + bisect_left(COMMIT_COMMANDS, commands)] += 1.0
-        cells[first + len(COMMIT_COMMANDS) + 1] += commands
-        first = self._commit_seconds
-        cells[first + bisect_left(COMMIT_SECONDS, seconds)] += 1.0
-        cells[first + len(COMMIT_SECONDS) + 1] += seconds
+        self._see(self._commit_commands, COMMIT_COMMANDS, commands)
+        self._see(self._commit_seconds, COMMIT_SECONDS, seconds)
 
     def store_failed(self) -> None:
         """Say that a connection to the store failed, the first one of an outage or a further one."""
@@ -191,8 +194,7 @@ class Measures:
 
     def lagged(self, seconds: float) -> None:
         """Say how late the event loop was."""
-        self._cells[self._lag + bisect_left(LAG_SECONDS, seconds)] += 1.0
-        self._cells[self._lag + len(LAG_SECONDS) + 1] += seconds
+        self._see(self._lag, LAG_SECONDS, seconds)
 
     def problem(self, code: str) -> None:
         """Say that a request was answered with an error."""
@@ -214,6 +216,11 @@ class Measures:
         first = self._requests.get((method, route)) or self._requests.get(("other", "none"))
         if first is not None and 200 <= status < 600:
             self._cells[first + status // 100 - 2] += 1
+
+    def _see(self, first: int, bounds: Sequence[float], value: float) -> None:
+        """Count a value in the histogram that begins at the cell `first`."""
+        self._cells[first + bisect_left(bounds, value)] += 1.0
+        self._cells[first + len(bounds) + 1] += value
 
     # --- where the numbers are ----------------------------------------------------------------------------------------
 

@@ -338,7 +338,8 @@ class Journal:
 
     def _wake_for(self, writer: LogWriter) -> None:
         self._dirty[writer] = None
-        self._wake()
+        if not self._scheduled:
+            self._wake()
 
     def _went_down(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__

@@ -180,8 +180,10 @@ class Decoder:
             text = text[:-1]
         if self._mending:
             text = mend(text)
-        if text:
+        if out:
             _add(kind, text, out)
+        elif text:
+            out.append((kind, text))
 
     def _release(self, out: list[Delta]) -> None:
         if self._held:
@@ -235,12 +237,11 @@ class Decoder:
 
 def _add(kind: _TextKind, text: str, out: list[Delta]) -> None:
     """Add text to what the same bytes have brought of its kind, or as the next piece."""
-    if out:
-        last = out[-1]
-        if isinstance(last, tuple) and last[0] == kind:
-            text = last[1] + text
-            out.pop()
-    out.append((kind, text))
+    last = out[-1] if out else None
+    if isinstance(last, tuple) and last[0] == kind:
+        out[-1] = (kind, last[1] + text)
+    elif text:
+        out.append((kind, text))
 
 
 def _usage(counts: TokenCounts) -> Usage | None:

@@ -144,12 +144,14 @@ class DirectReply:
             self._garble(error)
         if not self.begun and self.head_bytes > MAX_HEAD_BYTES:
             self._garble(ValueError("the head of the response is too large"))
-        if self._chunks:
-            if self._sink is None:
-                self._wake()
-            elif self._error is None and not self._sink(self._taken()):
-                self._sink = None
-                self._wake()
+        chunks, sink = self._chunks, self._sink
+        if not chunks:
+            return
+        if sink is None:
+            self._wake()
+        elif self._error is None and not sink(self._taken()):
+            self._sink = None
+            self._wake()
 
     def connection_lost(self, why: str) -> None:
         """Take the end of the connection, which is the end of a body whose length was not told."""

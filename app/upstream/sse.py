@@ -10,6 +10,7 @@ anything is decoded, so a cut inside a multi-byte character needs no care. Of th
 MAX_EVENT_BYTES = 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
+_LF = 10
 _CR = 13
 _LINE_COST = 48
 
@@ -32,16 +33,19 @@ class EventFramer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of every event that is now complete; an event without data is none."""
-        # The common case, whole events of one line each: a few searches instead of lists of lines.
+        # The common case, whole events of one line each, mostly one: a few searches instead of lists of lines.
         if (
             self._between_events
             and data[:6] == b"data: "
             and data[-2:] == b"\n\n"
             and _CR not in data
-            and len(data) <= MAX_EVENT_BYTES
+            and 8 < len(data) <= MAX_EVENT_BYTES
         ):
+            end = data.find(_LF)
+            if end == len(data) - 2:
+                return [data[6:end]]
             events = data[6:-2].split(b"\n\ndata: ")
-            if data.count(b"\n") == 2 * len(events) and all(events):
+            if data.count(_LF) == 2 * len(events) and all(events):
                 return events
         return self._feed_lines(data)
 

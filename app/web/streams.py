@@ -158,10 +158,11 @@ class _Reader:
 
     def _write(self) -> None:
         """Send what is new. Called after each growth of the log, in the acknowledgement of the commit."""
-        live, protocol = self.live, self._protocol
-        while self._cursor < live.position and not (self._closed or protocol.writing_paused):
+        live, paused = self.live, False
+        while self._cursor < live.position and not (self._closed or paused):
             self._send(self._next())
-        if live.ended or live.gone or self._closed or protocol.writing_paused:
+            paused = self._protocol.writing_paused
+        if paused or live.ended or live.gone or self._closed:
             live.unlisten(self._write)
             self._wake()
 
