@@ -1,8 +1,9 @@
-"""The time limits of one answer: first token, next token, whole answer.
+"""The time limits of answers: first token, next token, whole answer.
 
 `asyncio.timeout` does not serve here. A scope cannot stand open over a generator's `yield`, where it would cancel what
-its consumer is doing, and a scope for each read makes a timer for each token. So there is one timer, which looks when
-it fires whether its time has been put off, and then sets itself anew; a token costs a clock reading and a store.
+its consumer is doing, and a scope for each read makes a timer for each token. So there is one timer for all answers: it
+looks when it fires which of them have put their time off, and then sets itself anew; a token costs a clock reading and a
+store.
 """
 
 import asyncio
@@ -12,68 +13,99 @@ from app.domain.errors import UpstreamAnswerTimeout, UpstreamError, UpstreamFirs
 from app.upstream.transport import Reply
 
 
-class Deadlines:
-    """Begins at once with the first token's limit. All limits are in seconds, 0 switches one off."""
+class Watch:
+    """The timer."""
 
-    def __init__(self, first_token: float, token: float, answer: float) -> None:
-        """Take the limits; the clock is the running loop's."""
+    def __init__(self) -> None:
+        self._watched: set[Deadlines] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = inf
+
+    def begin(self, deadlines: "Deadlines") -> None:
+        """Look after these, too."""
+        self._watched.add(deadlines)
+        self.look_at(deadlines.due)
+
+    def end(self, deadlines: "Deadlines") -> None:
+        """Look after them no more."""
+        self._watched.discard(deadlines)
+
+    def look_at(self, at: float) -> None:
+        """Look at the time `at` of the loop's clock at the latest."""
+        if at < self._at:
+            self.stop()
+            self._at, self._timer = at, asyncio.get_running_loop().call_at(at, self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at, self._timer = inf, None
+
+    def _look(self) -> None:
+        now = max(asyncio.get_running_loop().time(), self._at)  # a timer may fire a moment early
+        self._at, self._timer = inf, None
+        for deadlines in [watched for watched in self._watched if watched.due <= now]:
+            deadlines.expire()
+        self.look_at(min((watched.due for watched in self._watched), default=inf))
+
+
+class Deadlines:
+    """Those of one answer. Begins at once with the first token's limit; all are in seconds, 0 switches one off."""
+
+    __slots__ = ("_answer_due", "_had_token", "_loop", "_read_due", "_reply", "_token_span", "_watch")
+
+    def __init__(self, watch: Watch, first_token: float, token: float, answer: float) -> None:
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._token_span = token or inf
         self._answer_due = now + (answer or inf)
-        self._due = now + (first_token or inf)
+        self._read_due = now + (first_token or inf)
         self._had_token = False
         self._reply: Reply | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = inf
+
+    @property
+    def due(self) -> float:
+        """Return when time runs out, by the loop's clock."""
+        return min(self._read_due, self._answer_due)
 
     def headers(self) -> asyncio.Timeout:
         """Return the scope for the wait until the response begins; on TimeoutError, `error()` says what ran out."""
-        at = min(self._due, self._answer_due)
-        return asyncio.timeout_at(None if at == inf else at)
+        return asyncio.timeout_at(None if self.due == inf else self.due)
 
     def watch(self, reply: Reply) -> None:
         """From now on end the read that waits too long, by raising `error()` in it."""
         self._reply = reply
-        self._arm()
+        self._watch.begin(self)
 
     def token(self) -> None:
         """Say that a token came, and the next one is waited for."""
+        due = self._loop.time() + self._token_span
+        if due < self._read_due:  # the first wait was allowed to be longer, or none was counted
+            self._watch.look_at(due)
+        self._read_due = due
         self._had_token = True
-        self._due = self._loop.time() + self._token_span
-        if self._due < self._timer_at:
-            self._arm()
 
     def pause(self) -> None:
         """Say that nothing is waited for, until the next `token()`: the consumer is busy, and that is not counted."""
-        self._due = inf
+        self._read_due = inf
 
     def stop(self) -> None:
         """End the watch."""
         self._reply = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._watch.end(self)
+
+    def expire(self) -> None:
+        """Take the end of the time."""
+        self._watch.end(self)
+        if self._reply is not None:
+            self._reply.fail(self.error())
 
     def error(self) -> UpstreamError:
         """Return what ran out, or does so first."""
-        if self._answer_due <= self._due:
+        if self._answer_due <= self._read_due:
             return UpstreamAnswerTimeout("The model server did not complete its answer in time.")
         if self._had_token:
             return UpstreamTokenTimeout("The model server stopped sending in the middle of its answer.")
         return UpstreamFirstTokenTimeout("The model server did not begin to answer in time.")
-
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = min(self._due, self._answer_due)
-        if self._timer_at < inf:
-            self._timer = self._loop.call_at(self._timer_at, self._fire)
-
-    def _fire(self) -> None:
-        self._timer = None
-        if min(self._due, self._answer_due) > self._timer_at:
-            self._arm()
-        elif self._reply is not None:
-            self._reply.fail(self.error())

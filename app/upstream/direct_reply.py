@@ -17,7 +17,7 @@ log = logging.getLogger("parley.upstream")
 #: The largest head of a response, in bytes; the parser has no limit of its own.
 MAX_HEAD_BYTES = 64 * 1024
 
-_FIRST_FINAL_STATUS: Final = 200
+_OK: Final = 200
 _GZIP_OR_DEFLATE: Final = 32 + zlib.MAX_WBITS  # told apart by how they begin
 _ENCODINGS = frozenset(("gzip", "x-gzip", "deflate"))
 
@@ -41,6 +41,7 @@ class DirectReply:
     __slots__ = (
         "_chunks",
         "_connection",
+        "_delimited",
         "_error",
         "_inflate",
         "_loop",
@@ -62,6 +63,7 @@ class DirectReply:
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
+        #: Of a 200 they are forgotten: nobody wants them, and many streams would keep them.
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.content_type = "application/octet-stream"
         self.ended = False
@@ -81,6 +83,7 @@ class DirectReply:
         self._paused = False
         self._error: UpstreamError | None = None
         self._inflate: Any = None
+        self._delimited = False  # is the end of the body told, by a length or a last chunk?
         self._waiter: asyncio.Future[None] | None = None
 
     async def head(self) -> None:
@@ -157,7 +160,7 @@ class DirectReply:
         """Take the end of the connection, which is the end of a body whose length was not told."""
         if self.complete:
             self.keep_alive = False
-        elif self.begun and not ("Content-Length" in self.headers or "Transfer-Encoding" in self.headers):
+        elif self.begun and not self._delimited:
             self.complete = True
         elif self.begun:
             log.info("the upstream broke off: %s", why)
@@ -182,7 +185,7 @@ class DirectReply:
         if self._parser is None:
             return
         status = self._parser.get_status_code()
-        if status < _FIRST_FINAL_STATUS:
+        if status < _OK:
             self.headers.clear()
             return
         self.status = status
@@ -190,6 +193,9 @@ class DirectReply:
         self.content_type = named or self.content_type
         if self.headers.get("Content-Encoding", "").lower() in _ENCODINGS:  # although we ask for none
             self._inflate = zlib.decompressobj(wbits=_GZIP_OR_DEFLATE)
+        self._delimited = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        if status == _OK:
+            self.headers.clear()
         self.begun = True
         self._wake()
 

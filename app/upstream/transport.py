@@ -34,7 +34,7 @@ class Reply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Return the response's headers; names in any case."""
+        """Return the response's headers, names in any case; those of a 200 need not be there."""
 
     async def read(self) -> bytes:
         """Return what came since, at least a byte; empty at the end, also where the connection broke (`broken`)."""

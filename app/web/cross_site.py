@@ -4,6 +4,7 @@ A short middleware: aiohttp-cors wants each route wrapped, and leaves out refusa
 without asking first (a form's POST).
 """
 
+from collections.abc import Awaitable
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
@@ -30,7 +31,7 @@ class CrossSite:
         self._proxies = proxies
 
     @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def middleware(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         """Answer a listed origin's preflight, and refuse what a foreign page asks to change. Raises ForbiddenOrigin."""
         origin = request.headers.get(hdrs.ORIGIN)
         if request.method not in SAFE_METHODS:
@@ -45,15 +46,8 @@ class CrossSite:
             and origin in self._origins
             and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
         ):
-            return web.Response(
-                status=204,
-                headers={
-                    hdrs.ACCESS_CONTROL_ALLOW_METHODS: METHODS,
-                    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: REQUEST_HEADERS,
-                    hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_SECONDS),
-                },
-            )
-        return await handler(request)
+            return _preflight()
+        return handler(request)  # no coroutine of its own: it would live as long as a stream
 
     async def allow(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Signal handler: tell a browser which origin may read this response, an error or a stream as well."""
@@ -79,6 +73,17 @@ class CrossSite:
         if given is None or (given[0] == "http" and self._proxies.scheme(request) == "https"):
             return False
         return given == _split(f"{given[0]}://{self._proxies.host(request)}")
+
+
+async def _preflight() -> web.Response:
+    return web.Response(
+        status=204,
+        headers={
+            hdrs.ACCESS_CONTROL_ALLOW_METHODS: METHODS,
+            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: REQUEST_HEADERS,
+            hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_SECONDS),
+        },
+    )
 
 
 def _split(origin: str) -> tuple[str, str, int] | None:

@@ -1,5 +1,6 @@
 """The routes of messages and answers: ask, read, events, stop, regenerate."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 from aiohttp import web
@@ -77,11 +78,19 @@ class MessageRoutes:
         owner, ref = known_owner(request), message_of(request)
         return _json(await self._answers.stop(owner, ref))
 
-    async def _answer(
+    def _answer(
         self, request: web.Request, owner: str, asked: Asked, cursor: int | None, *, in_one_piece: bool
-    ) -> web.StreamResponse:
-        if not in_one_piece:
-            return await self._stream(request, owner, asked.ref, cursor, asked)
+    ) -> Awaitable[web.StreamResponse]:
+        # No coroutine, as it only chooses: each one on the way lives as long as its stream.
+        if in_one_piece:
+            return self._whole(request, owner, asked)
+        if asked.live is None:
+            return self._stream(request, owner, asked.ref, cursor, granted=True)
+        response = self._streams.response()
+        response.headers.update(rate_headers(asked.left))
+        return self._streams.send(request, asked.live, 0, response)
+
+    async def _whole(self, request: web.Request, owner: str, asked: Asked) -> web.Response:
         message = await self._answers.wait(owner, asked.ref, granted=True)
         error = message.get("error")
         if message["status"] == "failed" and error:
@@ -92,13 +101,9 @@ class MessageRoutes:
         return response
 
     async def _stream(
-        self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, asked: Asked | None = None
+        self, request: web.Request, owner: str, ref: MessageRef, cursor: int | None, *, granted: bool = False
     ) -> web.StreamResponse:
-        if asked is not None and asked.live is not None:
-            response = self._streams.response()
-            response.headers.update(rate_headers(asked.left))
-            return await self._streams.send(request, asked.live, 0, response)
-        async with self._answers.read(owner, ref, granted=asked is not None) as live:
+        async with self._answers.read(owner, ref, granted=granted) as live:
             position = cursor or 0
             await self._answers.check_cursor(ref, live, position)
             if live.over and position >= live.position:

@@ -8,6 +8,7 @@ import asyncio
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
 
 from app.domain.events import events_after
@@ -31,6 +32,12 @@ class _Response(EventSourceResponse):
         # aiohttp-sse's own ends with a blank line, which some clients take for an empty event, and its task would take
         # a tenth of the memory of a stream. It is the only way to change it; a test holds what is sent.
         return
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        """Begin, and keep nothing of that task."""
+        writer = await super().prepare(request)
+        self._ping_task = None
+        return writer
 
 
 class Streams:
@@ -68,17 +75,16 @@ class Streams:
         writer = await response.prepare(request)
         assert writer is not None
         response.headers.clear()  # the head is written; it would be kept as long as the stream
-        async with response:
-            reader = _Reader(request, writer, live, cursor, chunked=response.chunked)
-            self._readers[reader] = self._part
-            self._measures.reader_came()
-            try:
-                if self._closing and not live.over:
-                    reader.close()
-                await reader.run(self._send_timeout_seconds)
-            finally:
-                del self._readers[reader]
-                self._measures.reader_went()
+        reader = _Reader(request, writer, live, cursor, chunked=response.chunked)
+        self._readers[reader] = self._part
+        self._measures.reader_came()
+        try:
+            if self._closing and not live.over:
+                reader.close()
+            await reader.run(self._send_timeout_seconds)
+        finally:
+            del self._readers[reader]
+            self._measures.reader_went()
         return response
 
     def response(self) -> EventSourceResponse:
