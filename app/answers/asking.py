@@ -41,13 +41,14 @@ class Asking:
         self,
         head: AnswerHead,
         system: str | None,
-        records: Sequence[str],
+        records: list[str],
         options: Mapping[str, Any],
         sink: Sink | None = None,
     ) -> AsyncGenerator[Delta]:
         """Yield an answer as the upstream writes it, after notices of what was left out; `sink` as in `Upstream.stream`.
 
-        `records` are the branch's latest messages, newest first. Raises an UpstreamError.
+        `records` are the branch's latest messages, newest first; the list is emptied when the answer has begun, since
+        nobody asks again then, and a long history would be kept for as long as its answer takes. Raises an UpstreamError.
         """
         # A conversation may keep a model that is no longer offered: it is asked for all the same, without fallbacks.
         models = self.models[self.models.index(head.model) :] if head.model in self.models else (head.model,)
@@ -65,6 +66,9 @@ class Asking:
                         if isinstance(delta, Notice) and "model" in delta.data:
                             # Should this one refuse the prompt's length, it is asked again, and not those before it.
                             models = models[models.index(delta.data["model"]) :]
+                        elif records and not isinstance(delta, Notice):
+                            records.clear()
+                            prompt.messages.clear()  # the request's, too
                         yield delta
             except UpstreamContextTooLong as error:
                 # It comes before any token. What the upstream names may be what we thought already: then by half.
