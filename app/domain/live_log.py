@@ -14,7 +14,7 @@ log = logging.getLogger("parley.log")
 
 #: So many events at the end are as they came. Those before them are joined by so many, up to so many characters: a
 #: token that stands alone takes thirty times the memory of its text.
-LOOSE_EVENTS = 8
+LOOSE_EVENTS = 6
 JOINED_CHARACTERS = 4096
 
 
