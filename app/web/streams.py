@@ -5,6 +5,7 @@ microseconds a token). A client that reads too slowly leaves the log's listeners
 """
 
 import asyncio
+import logging
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -16,11 +17,11 @@ from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
 from app.web.native import HEARTBEAT, frame, frames
 
+log = logging.getLogger("parley.streams")
+
 #: Characters that a reader who is behind gets in one write. What it has not taken yet waits in the shared log, not in
 #: a buffer of its own: twenty stalled readers of a long answer would otherwise hold twenty copies of it.
 CATCH_UP = 65_536
-
-
 #: The streams get their heartbeats in so many parts, one after another, so that they don't all come at one moment.
 BEATS = 16
 
@@ -104,8 +105,12 @@ class Streams:
             # One that comes now is in the part whose turn comes last.
             self._part = (self._part + 1) % BEATS
             for reader, part in tuple(self._readers.items()):
-                if part == self._part:
+                if part != self._part:
+                    continue
+                try:
                     reader.beat()
+                except Exception:  # one reader's defect must not silence the others
+                    log.exception("A heartbeat failed.")
 
 
 class _Reader:
