@@ -78,15 +78,15 @@ class Retrying:
             attempt = 1
             while True:
                 span = self._spans.begin("upstream", gen_ai__request__model=model, parley__attempt=attempt)
-                watch = _Watch(self._measures, span)
+                trial = _Attempt(self._measures, span)
                 try:
-                    with watch:
+                    with trial:
                         async with aclosing(self._upstream.stream(replace(request, model=model), sink)) as deltas:
                             async for delta in deltas:
-                                watch.token()
+                                trial.token()
                                 yield delta
                 except UpstreamError as error:
-                    if watch.said or not error.transient:
+                    if trial.said or not error.transient:
                         raise
                     delay = self._delay(attempt, error, self._retry_seconds - (self._clock() - begun))
                     if delay is None and model == names[-1]:
@@ -116,7 +116,7 @@ class Retrying:
         return delay if delay <= left else None
 
 
-class _Watch:
+class _Attempt:
     """Counts and traces what comes of asking once."""
 
     __slots__ = ("_measures", "_span", "said")
