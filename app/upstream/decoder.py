@@ -95,10 +95,10 @@ class Decoder:
             else:
                 self._take(chunk, event, out)
             if self.ended:
-                return out
-        if self._framer.overflow:
+                break
+        if self._framer.overflow and not self.ended:
             self._fail(UpstreamBadResponse(_TOO_LARGE), b"", out)
-        return out
+        return out if len(out) < 2 else _joined(out)
 
     def close(self) -> list[Delta]:
         """Return what was held back, as the connection has ended; with a `Finish` where the answer was complete."""
@@ -180,14 +180,12 @@ class Decoder:
             text = text[:-1]
         if self._mending:
             text = mend(text)
-        if out:
-            _add(kind, text, out)
-        elif text:
+        if text:
             out.append((kind, text))
 
     def _release(self, out: list[Delta]) -> None:
         if self._held:
-            _add(self._held_kind, mend(self._held), out)
+            out.append((self._held_kind, mend(self._held)))
             self._held = ""
 
     def _collect(self, said: Said, out: list[Delta]) -> None:
@@ -235,13 +233,23 @@ class Decoder:
         self.ended = True
 
 
-def _add(kind: _TextKind, text: str, out: list[Delta]) -> None:
-    """Add text to what the same bytes have brought of its kind, or as the next piece."""
-    last = out[-1] if out else None
-    if isinstance(last, tuple) and last[0] == kind:
-        out[-1] = (kind, last[1] + text)
-    elif text:
-        out.append((kind, text))
+def _joined(deltas: list[Delta]) -> list[Delta]:
+    """Join neighbouring text of a kind."""
+    out: list[Delta] = []
+    texts: list[str] = []
+    kind: _TextKind | None = None
+    for delta in (*deltas, None):
+        if isinstance(delta, tuple) and delta[0] == kind:
+            texts.append(delta[1])
+            continue
+        if kind is not None:
+            out.append((kind, "".join(texts)))
+            kind = None
+        if isinstance(delta, tuple):
+            kind, texts = delta[0], [delta[1]]
+        elif delta is not None:
+            out.append(delta)
+    return out
 
 
 def _usage(counts: TokenCounts) -> Usage | None:
