@@ -14,7 +14,7 @@ import pytest_asyncio
 from aiohttp import ClientSession, CookieJar, TCPConnector
 
 from tests.support.reader import Reader
-from tests.support.scripted_upstream import ScriptedUpstream, echo
+from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.service import ServiceProcess
 
 # One loop for all tests here, as they share a model server.
@@ -47,9 +47,7 @@ async def model() -> AsyncIterator[ScriptedUpstream]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def upstream(model: ScriptedUpstream) -> AsyncIterator[ScriptedUpstream]:
     """The model server without what the last test has told it."""
-    model._scripts.clear()
-    model.requests.clear()
-    model.default = echo
+    model.forget()
     yield model
     await asyncio.wait_for(model.wait_for_open_streams(0), 10)
 

@@ -13,7 +13,7 @@ from aiohttp import ClientSession
 
 from tests.faults.conftest import SETTINGS, Replicas, browser
 from tests.support.reader import Reader
-from tests.support.scripted_upstream import ScriptedUpstream, echo
+from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.service import ServiceProcess
 from tests.support.store import StoreProcess
 
@@ -52,9 +52,7 @@ async def pair(model: ScriptedUpstream) -> AsyncIterator[list[ServiceProcess]]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def upstream(model: ScriptedUpstream) -> AsyncIterator[ScriptedUpstream]:
     """The model server without what the last test has told it."""
-    model._scripts.clear()
-    model.requests.clear()
-    model.default = echo
+    model.forget()
     yield model
     await asyncio.wait_for(model.wait_for_open_streams(0), 10)
 

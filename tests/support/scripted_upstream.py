@@ -97,6 +97,13 @@ class ScriptedUpstream:
         self._scripts.append(script)
         return script
 
+    def forget(self) -> None:
+        """Forget what it was told, and what it was asked."""
+        self._scripts.clear()
+        for seen in (self.requests, self.headers, self.paths):
+            seen.clear()
+        self.default = echo
+
     def gate(self) -> Gate:
         """Return a new gate, to give to a script."""
         return Gate()
