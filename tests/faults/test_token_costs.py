@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 
 from tests.conftest import Client
 from tests.faults.conftest import Replicas
+from tests.support.browser import ask
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
 from tests.support.sse import Frame, frames_of
 
@@ -54,6 +55,24 @@ async def test_a_token_makes_no_task(client: Client, upstream: ScriptedUpstream)
         finally:
             loop.set_task_factory(None)
     assert made == []
+
+
+async def test_an_open_stream_is_a_connection_a_request_and_a_runner_and_no_further_task(
+    client: Client, upstream: ScriptedUpstream
+) -> None:
+    await ask(client, "Hi")  # what is made once has been made
+    before = asyncio.all_tasks()
+    async with AsyncExitStack() as open_streams:
+        for _ in range(5):
+            await open_streams.enter_async_context(streaming(client, "/messages", upstream))
+        made = [task.get_coro().__qualname__ for task in asyncio.all_tasks() - before]  # type: ignore[union-attr]
+    # The model server runs here, too: of it are five connections and five requests, unless the first had its connection.
+    runners = [name for name in made if name.startswith("Answers.")]
+    connections = [name for name in made if name == "RequestHandler.start"]
+    requests = [name for name in made if name == "RequestHandler._handle_request"]
+    assert (len(runners), len(requests)) == (5, 10)
+    assert len(made) == len(runners) + len(requests) + len(connections)
+    assert len(connections) <= 10
 
 
 async def test_a_token_that_comes_alone_is_one_round_trip_to_the_store(
