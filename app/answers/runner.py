@@ -93,25 +93,23 @@ class Runner:
     async def _generate(self, deltas: Callable[[Sink], AsyncGenerator[Delta]]) -> Ending:
         self._piping = task = asyncio.current_task()
         assert task is not None
-        ending = self._ending
         try:
             async with aclosing(deltas(self)) as stream:
                 async for delta in stream:
                     if not self.take((delta,), isinstance(delta, tuple | ToolCall)):
                         await self.room()
-            ending = self._ending
         except asyncio.CancelledError:
             # An interrupt ends the reading of the upstream, and nothing else; who else cancels, means all of it.
             if self._interrupted is None or task.uncancel():
                 raise
         except UpstreamError as error:
-            ending = failed(error)
+            self._ending = failed(error)
         except Exception:  # a defect: it is logged, and the reader still gets an end
             log.exception("An answer failed.")
-            ending = failed(InternalError("The service failed to write this answer."))
+            self._ending = failed(InternalError("The service failed to write this answer."))
         finally:
             self._piping = None
-        return self._interrupted or ending
+        return self._interrupted or self._ending
 
     def take(self, deltas: Sequence[Delta], tokens: int) -> bool:
         """As `Sink.take`: hand deltas to the log's writer."""

@@ -11,7 +11,6 @@ from app.domain.events import TEXT_KINDS, Event, Kind, made_event
 
 log = logging.getLogger("parley.log")
 
-
 #: So many events at the end are as they came. Those before them are joined by so many, up to so many characters: a
 #: token that stands alone takes thirty times the memory of its text.
 LOOSE_EVENTS = 6
@@ -24,7 +23,7 @@ class LiveLog:
     Only positions stay: neighbouring text may be joined, but never the last event with those before it.
     """
 
-    __slots__ = ("_joined", "_listeners", "ended", "events", "gone", "position")
+    __slots__ = ("_listeners", "_settled", "ended", "events", "gone", "position")
 
     def __init__(self, events: list[Event] | None = None) -> None:
         self.events: list[Event] = events if events is not None else []
@@ -34,8 +33,8 @@ class LiveLog:
         self.ended = bool(self.events) and self.events[-1].kind == "end"
         #: The log was deleted or lost before an `end`: there is nothing to wait for.
         self.gone = False
-        self._joined = len(self.events)  # as many events stay as they are
-        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._settled = len(self.events)  # so many events stay as they are
+        self._listeners: dict[Callable[[], None], None] = {}  # a dict, as a thousand may leave at once
 
     @property
     def over(self) -> bool:
@@ -49,7 +48,7 @@ class LiveLog:
 
     def extend(self, events: list[Event]) -> None:
         """Add committed events, which begin right behind `position`, and tell the listeners."""
-        if len(self.events) - self._joined >= LOOSE_EVENTS:
+        if len(self.events) - self._settled >= LOOSE_EVENTS:
             self._join()
         self.events += events
         last = events[-1]
@@ -64,26 +63,25 @@ class LiveLog:
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each growth until `unlisten`."""
-        if listener not in self._listeners:
-            self._listeners += (listener,)
+        self._listeners[listener] = None
 
     def unlisten(self, listener: Callable[[], None]) -> None:
         """Undo `listen`; what does not listen is ignored."""
-        self._listeners = tuple(other for other in self._listeners if other != listener)
+        self._listeners.pop(listener, None)
 
     def _join(self) -> None:
         """Put the text of the events that are loose together, where it is of one kind."""
-        loose = self.events[self._joined :]
+        loose = self.events[self._settled :]
         kinds: tuple[Kind, ...]
         texts: tuple[str, ...]
         kinds, texts, ends = zip(*loose, strict=True)
         small = len(texts[0]) + ends[-1] - ends[0] <= JOINED_CHARACTERS
         if small and kinds[0] in TEXT_KINDS and kinds.count(kinds[0]) == len(kinds):
-            self.events[self._joined :] = [made_event((kinds[0], "".join(texts), ends[-1]))]
-        self._joined = len(self.events)
+            self.events[self._settled :] = [made_event((kinds[0], "".join(texts), ends[-1]))]
+        self._settled = len(self.events)
 
     def _tell(self) -> None:
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 listener()
             except Exception:  # one reader's defect must not stop the others, nor the journal

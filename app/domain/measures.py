@@ -10,7 +10,6 @@ import mmap
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from math import inf
 from time import monotonic
 from typing import Literal, NamedTuple
 
@@ -140,29 +139,16 @@ class Measures:
         """
         if not self.on:
             return None
-        cells, first = self._cells, self._token
-        total = first + len(TOKEN_SECONDS) + 1
-        bounds = (0.0, *TOKEN_SECONDS, inf)
+        first, bounds = self._first, FIRST_TOKEN_SECONDS
         last = monotonic()
-        # The bucket of the gap before, which most often is that of the next, too; cell -1: there was none.
-        above, upto, cell = inf, inf, -1
 
         def came(tokens: int) -> None:
-            nonlocal last, above, upto, cell
+            nonlocal first, bounds, last
             now = monotonic()
-            gap = now - last
-            last = now
-            if cell == -1:
-                self._see(self._first, FIRST_TOKEN_SECONDS, gap)
-                cell = first
-            else:
-                if not above < gap <= upto:
-                    index = bisect_left(TOKEN_SECONDS, gap)
-                    above, upto, cell = bounds[index], bounds[index + 1], first + index
-                cells[cell] += 1.0
-                cells[total] += gap
+            self._see(first, bounds, now - last)
+            first, bounds, last = self._token, TOKEN_SECONDS, now
             if tokens > 1:
-                cells[first] += tokens - 1.0
+                self._cells[first] += tokens - 1.0
 
         return came
 

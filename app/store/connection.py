@@ -86,5 +86,5 @@ class Connector:
         await self.redis.aclose()
 
 
-#: Returns a command, a tuple of words and numbers, as it goes over the wire (RESP); in C, as each event's goes this way.
+#: Returns a command, a tuple of words and numbers, as it goes over the wire (RESP).
 pack: Callable[[tuple[str | int, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub allows tuples of one only

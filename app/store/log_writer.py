@@ -11,7 +11,7 @@ from typing import get_args
 
 from redis.exceptions import OutOfMemoryError
 
-from app.domain.events import TEXT_KINDS, Event, Kind, events_after, events_between, made_event
+from app.domain.events import TEXT_KINDS, Event, Kind, events_after, events_between, made_event, span
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.store import keys
@@ -126,7 +126,7 @@ class LogWriter:
         name = self._sent_id.encode()
         words = [b"*%d\r\n%b$%d\r\n%b\r\n" % (4 + 2 * len(pieces), self._append, len(name), name)]
         for kind, data in pieces:
-            position += len(data) if kind in TEXT_KINDS else 1
+            position += span(kind, data)
             self._sent.append(made_event((kind, data, position)))
             value = data.encode()
             words.append(b"%b$%d\r\n%b\r\n" % (_PACKED_KINDS[kind], len(value), value))

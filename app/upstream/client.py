@@ -17,7 +17,7 @@ import msgspec
 from multidict import CIMultiDict
 
 from app.domain.errors import UpstreamAnswerTimeout, UpstreamBadResponse, UpstreamCut, UpstreamError
-from app.upstream.deadlines import Deadlines, Watch
+from app.upstream.deadlines import Alarm, Deadlines
 from app.upstream.decoder import Decoder
 from app.upstream.deltas import Delta, Sink
 from app.upstream.direct import DirectTransport
@@ -79,7 +79,7 @@ class Upstream:
         self._limits = (first_token_timeout, token_timeout, answer_timeout)
         self._redactor = Redactor([api_key or "", *" ".join((extra_headers or {}).values()).split()])
         self._transport: Transport | None = None
-        self._watch = Watch()
+        self._alarm = Alarm()
 
     async def open(self) -> None:
         """Make the connection pool; no connection is made yet."""
@@ -95,7 +95,7 @@ class Upstream:
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
-            self._watch.stop()
+            self._alarm.stop()
 
     async def __aenter__(self) -> Self:
         """Open it."""
@@ -114,7 +114,7 @@ class Upstream:
         Comments and empty deltas are no tokens. What the consumer does between two items counts for the whole answer
         only. The connection is closed when the generator ends, is closed (`aclose()`) or is cancelled.
         """
-        deadlines = Deadlines(self._watch, *self._limits)
+        deadlines = Deadlines(self._alarm, *self._limits)
         reply = await self._ask(request, deadlines)
         try:
             await self._check(reply)

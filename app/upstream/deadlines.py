@@ -13,8 +13,8 @@ from app.domain.errors import UpstreamAnswerTimeout, UpstreamError, UpstreamFirs
 from app.upstream.transport import Reply
 
 
-class Watch:
-    """The timer."""
+class Alarm:
+    """The timer of all answers."""
 
     def __init__(self) -> None:
         self._watched: set[Deadlines] = set()
@@ -53,10 +53,10 @@ class Watch:
 class Deadlines:
     """Those of one answer. Begins at once with the first token's limit; all are in seconds, 0 switches one off."""
 
-    __slots__ = ("_answer_due", "_had_token", "_loop", "_read_due", "_reply", "_token_span", "_watch")
+    __slots__ = ("_alarm", "_answer_due", "_had_token", "_loop", "_read_due", "_reply", "_token_span")
 
-    def __init__(self, watch: Watch, first_token: float, token: float, answer: float) -> None:
-        self._watch = watch
+    def __init__(self, alarm: Alarm, first_token: float, token: float, answer: float) -> None:
+        self._alarm = alarm
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._token_span = token or inf
@@ -77,13 +77,13 @@ class Deadlines:
     def watch(self, reply: Reply) -> None:
         """From now on end the read that waits too long, by raising `error()` in it."""
         self._reply = reply
-        self._watch.begin(self)
+        self._alarm.begin(self)
 
     def token(self) -> None:
         """Say that a token came, and the next one is waited for."""
         due = self._loop.time() + self._token_span
         if due < self._read_due:  # the first wait was allowed to be longer, or none was counted
-            self._watch.look_at(due)
+            self._alarm.look_at(due)
         self._read_due = due
         self._had_token = True
 
@@ -94,11 +94,11 @@ class Deadlines:
     def stop(self) -> None:
         """End the watch."""
         self._reply = None
-        self._watch.end(self)
+        self._alarm.end(self)
 
     def expire(self) -> None:
         """Take the end of the time."""
-        self._watch.end(self)
+        self._alarm.end(self)
         if self._reply is not None:
             self._reply.fail(self.error())
 

@@ -5,14 +5,14 @@ that what came before it is handed out first.
 """
 
 import json
-from typing import Final, Literal
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Final, cast
 
 from app.domain.errors import UpstreamBadResponse, UpstreamError
 from app.upstream.chunks import Chunk, Said, TokenCounts, ToolCallPiece, lenient, mend, strict
-from app.upstream.deltas import Delta, Finish, ToolCall, Usage
+from app.upstream.deltas import Delta, Finish, Piece, TextKind, ToolCall, Usage
 from app.upstream.sse import MAX_EVENT_BYTES, EventFramer
-
-_TextKind = Literal["message", "reasoning"]
 
 _DONE = b"[DONE]"
 _IN_STREAM_ERROR: Final = "The model server reported an error while it was answering."
@@ -69,7 +69,7 @@ class Decoder:
         self.tokens = 0
         self._framer = EventFramer()
         self._held = ""  # a trailing "\r" or high surrogate, which its next piece may complete
-        self._held_kind: _TextKind = "message"
+        self._held_kind: TextKind = "message"
         self._mending = False  # has there been a chunk that `strict` refused? Only then can text hold surrogates.
         self._calls: list[_Call] = []
         self._calls_size = 0
@@ -166,7 +166,7 @@ class Decoder:
                     self._collect(said, out)
             self._reason = choice.finish_reason or self._reason
 
-    def _say(self, kind: _TextKind, text: str, out: list[Delta]) -> None:
+    def _say(self, kind: TextKind, text: str, out: list[Delta]) -> None:
         self.tokens += 1
         if self._held:
             if kind == self._held_kind:
@@ -236,20 +236,16 @@ class Decoder:
 def _joined(deltas: list[Delta]) -> list[Delta]:
     """Join neighbouring text of a kind."""
     out: list[Delta] = []
-    texts: list[str] = []
-    kind: _TextKind | None = None
-    for delta in (*deltas, None):
-        if isinstance(delta, tuple) and delta[0] == kind:
-            texts.append(delta[1])
-            continue
-        if kind is not None:
-            out.append((kind, "".join(texts)))
-            kind = None
-        if isinstance(delta, tuple):
-            kind, texts = delta[0], [delta[1]]
-        elif delta is not None:
-            out.append(delta)
+    for kind, run in groupby(deltas, _text_kind):
+        if kind is None:
+            out += run
+        else:
+            out.append((kind, "".join([text for _, text in cast("Iterable[Piece]", run)])))
     return out
+
+
+def _text_kind(delta: Delta) -> TextKind | None:
+    return delta[0] if isinstance(delta, tuple) else None
 
 
 def _usage(counts: TokenCounts) -> Usage | None:

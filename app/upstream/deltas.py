@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+TextKind = Literal["message", "reasoning"]
 #: A piece of the answer's text or of the model's reasoning, never empty. Nearly all deltas are pieces, so it is a plain
 #: tuple, the only delta that is one: to make and to tell apart a class of its own would cost each token a microsecond.
-Piece = tuple[Literal["message", "reasoning"], str]
+Piece = tuple[TextKind, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,20 +147,14 @@ class DirectReply:
             self._garble(error)
         if not self.begun and self.head_bytes > MAX_HEAD_BYTES:
             self._garble(ValueError("the head of the response is too large"))
-        chunks, sink = self._chunks, self._sink
-        if not chunks:
+        sink = self._sink
+        if not self._chunks:
             return
         if sink is None:
             self._wake()
-        elif self._error is None:
-            if len(chunks) == 1 and not self._paused:  # as `_taken` does, of which it is nearly all
-                data = chunks.pop()
-                self._size = 0
-            else:
-                data = self._taken()
-            if not sink(data):
-                self._sink = None
-                self._wake()
+        elif self._error is None and not sink(self._taken()):
+            self._sink = None
+            self._wake()
 
     def connection_lost(self, why: str) -> None:
         """Take the end of the connection, which is the end of a body whose length was not told."""

@@ -78,15 +78,15 @@ class Retrying:
             attempt = 1
             while True:
                 span = self._spans.begin("upstream", gen_ai__request__model=model, parley__attempt=attempt)
-                trial = _Attempt(self._measures, span)
+                outcome = _Outcome(self._measures, span)
                 try:
-                    with trial:
+                    with outcome:
                         async with aclosing(self._upstream.stream(replace(request, model=model), sink)) as deltas:
                             async for delta in deltas:
-                                trial.token()
+                                outcome.token()
                                 yield delta
                 except UpstreamError as error:
-                    if trial.said or not error.transient:
+                    if outcome.said or not error.transient:
                         raise
                     delay = self._delay(attempt, error, self._retry_seconds - (self._clock() - begun))
                     if delay is None and model == names[-1]:
@@ -116,7 +116,7 @@ class Retrying:
         return delay if delay <= left else None
 
 
-class _Attempt:
+class _Outcome:
     """Counts and traces what comes of asking once."""
 
     __slots__ = ("_measures", "_span", "said")

@@ -170,16 +170,8 @@ class _Reader:
     def _write(self) -> None:
         """Send what is new. Called after each growth of the log, in the acknowledgement of the commit."""
         live, paused = self.live, False
-        events = live.events
         while self._cursor < live.position and not (self._closed or paused):
-            if len(events) > 1 and events[-2].end == self._cursor:
-                event = events[-1]  # the one event that this acknowledgement has brought
-                self._cursor = event.end
-                self._send(frame(event))
-            else:
-                fresh = events_after(events, self._cursor, CATCH_UP)
-                self._cursor = fresh[-1].end
-                self._send(frames(fresh))
+            self._send(self._next())
             paused = self._protocol.writing_paused
         if paused or live.ended or live.gone or self._closed:
             live.unlisten(self._write)
@@ -207,6 +199,17 @@ class _Reader:
             self._in_chunks = self._chunked
         except ConnectionError:
             self._closed = True
+
+    def _next(self) -> bytes:
+        """Return the frames that come next, and move the cursor behind them."""
+        events = self.live.events
+        if len(events) > 1 and events[-2].end == self._cursor:
+            event = events[-1]  # the one event that this acknowledgement has brought
+            self._cursor = event.end
+            return frame(event)
+        fresh = events_after(events, self._cursor, CATCH_UP)
+        self._cursor = fresh[-1].end
+        return frames(fresh)
 
     def _wake(self) -> None:
         if self._turn is not None and not self._turn.done():

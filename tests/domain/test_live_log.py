@@ -49,3 +49,31 @@ def test_no_event_grows_beyond_what_a_reader_takes_at_once() -> None:
     for _ in range(100):
         live.extend([Event("message", "x" * 1000, live.position + 1000)])
     assert max(two.end - one.end for one, two in pairwise(live.events)) <= JOINED_CHARACTERS
+
+
+class Leaver:
+    """A listener that leaves as soon as it is told, and counts how often it is compared with another one."""
+
+    compared = 0
+
+    def __init__(self, live: LiveLog) -> None:
+        self._live = live
+
+    def __call__(self) -> None:
+        self._live.unlisten(self)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        Leaver.compared += 1
+        return self is other
+
+
+def test_a_crowd_of_readers_leaves_without_a_look_at_each_other() -> None:
+    live = LiveLog([START])
+    for _ in range(1000):
+        live.listen(Leaver(live))
+    live.extend([Event("end", "{}", 2)])
+    assert live.readers == 0
+    assert Leaver.compared < 1000
