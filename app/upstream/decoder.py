@@ -5,13 +5,11 @@ that what came before it is handed out first.
 """
 
 import json
-from collections.abc import Iterable
-from itertools import groupby
-from typing import Final, cast
+from typing import Final
 
 from app.domain.errors import UpstreamBadResponse, UpstreamError
 from app.upstream.chunks import Chunk, Said, TokenCounts, ToolCallPiece, lenient, mend, strict
-from app.upstream.deltas import Delta, Finish, Piece, TextKind, ToolCall, Usage
+from app.upstream.deltas import Delta, Finish, TextKind, ToolCall, Usage
 from app.upstream.sse import MAX_EVENT_BYTES, EventFramer
 
 _DONE = b"[DONE]"
@@ -45,11 +43,11 @@ class Decoder:
         "_calls",
         "_calls_size",
         "_framer",
-        "_held",
-        "_held_kind",
+        "_kind",
         "_mending",
         "_model",
         "_reason",
+        "_run",
         "_usage",
         "ended",
         "evidence",
@@ -68,8 +66,8 @@ class Decoder:
         #: How many pieces of text, reasoning and tool calls have come, also those that are held back or collected.
         self.tokens = 0
         self._framer = EventFramer()
-        self._held = ""  # a trailing "\r" or high surrogate, which its next piece may complete
-        self._held_kind: TextKind = "message"
+        self._run: list[str] = []  # text of one kind that is not handed out
+        self._kind: TextKind = "message"
         self._mending = False  # has there been a chunk that `strict` refused? Only then can text hold surrogates.
         self._calls: list[_Call] = []
         self._calls_size = 0
@@ -98,7 +96,9 @@ class Decoder:
                 break
         if self._framer.overflow and not self.ended:
             self._fail(UpstreamBadResponse(_TOO_LARGE), b"", out)
-        return out if len(out) < 2 else _joined(out)
+        if self._run:
+            self._hand_out(out)
+        return out
 
     def close(self) -> list[Delta]:
         """Return what was held back, as the connection has ended; with a `Finish` where the answer was complete."""
@@ -146,13 +146,15 @@ class Decoder:
             self._take(chunk, data, out)
 
     def _take(self, chunk: Chunk, data: bytes, out: list[Delta]) -> None:
-        if chunk.error or (chunk.choices is None and _is_error(data)):
+        choices = chunk.choices
+        if chunk.error or (choices is None and _is_error(data)):
             self._fail(UpstreamError(_IN_STREAM_ERROR), data, out)
             return
-        self._model = chunk.model or self._model
+        if chunk.model:
+            self._model = chunk.model
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage) or self._usage
-        for choice in chunk.choices or ():
+        for choice in choices or ():
             if choice.index != 0:
                 continue
             said = choice.delta
@@ -164,29 +166,34 @@ class Decoder:
                     self._say("message", said.content, out)
                 if said.tool_calls:
                     self._collect(said, out)
-            self._reason = choice.finish_reason or self._reason
+            if choice.finish_reason:
+                self._reason = choice.finish_reason
 
     def _say(self, kind: TextKind, text: str, out: list[Delta]) -> None:
         self.tokens += 1
-        if self._held:
-            if kind == self._held_kind:
-                text = self._held + text
-                self._held = ""
-            else:
-                self._release(out)
+        if kind != self._kind:
+            self._release(out)
+            self._kind = kind
+        self._run.append(text)
+
+    def _hand_out(self, out: list[Delta]) -> None:
+        """Hand out the run, but for what its next text may complete: a trailing "\r" or high surrogate."""
+        text = "".join(self._run)
+        self._run.clear()
         last = text[-1]
-        if last == "\r" or (self._mending and "\ud800" <= last <= "\udbff"):
-            self._held, self._held_kind = last, kind
-            text = text[:-1]
-        if self._mending:
+        if last == "\r" or self._mending:
+            if last == "\r" or "\ud800" <= last <= "\udbff":
+                self._run.append(last)
+                text = text[:-1]
             text = mend(text)
         if text:
-            out.append((kind, text))
+            out.append((self._kind, text))
 
     def _release(self, out: list[Delta]) -> None:
-        if self._held:
-            out.append((self._held_kind, mend(self._held)))
-            self._held = ""
+        """Hand out the whole run."""
+        if self._run:
+            out.append((self._kind, mend("".join(self._run))))
+            self._run.clear()
 
     def _collect(self, said: Said, out: list[Delta]) -> None:
         for piece in said.tool_calls or ():
@@ -231,21 +238,6 @@ class Decoder:
         self.failure = failure
         self.evidence = evidence
         self.ended = True
-
-
-def _joined(deltas: list[Delta]) -> list[Delta]:
-    """Join neighbouring text of a kind."""
-    out: list[Delta] = []
-    for kind, run in groupby(deltas, _text_kind):
-        if kind is None:
-            out += run
-        else:
-            out.append((kind, "".join([text for _, text in cast("Iterable[Piece]", run)])))
-    return out
-
-
-def _text_kind(delta: Delta) -> TextKind | None:
-    return delta[0] if isinstance(delta, tuple) else None
 
 
 def _usage(counts: TokenCounts) -> Usage | None:

@@ -48,7 +48,6 @@ class DirectReply:
         "_parser",
         "_paused",
         "_sink",
-        "_size",
         "_waiter",
         "begun",
         "broken",
@@ -79,7 +78,6 @@ class DirectReply:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
         self._sink: Callable[[bytes], bool] | None = None
-        self._size = 0
         self._paused = False
         self._error: UpstreamError | None = None
         self._inflate: Any = None
@@ -147,12 +145,11 @@ class DirectReply:
             self._garble(error)
         if not self.begun and self.head_bytes > MAX_HEAD_BYTES:
             self._garble(ValueError("the head of the response is too large"))
-        sink = self._sink
         if not self._chunks:
             return
-        if sink is None:
-            self._wake()
-        elif self._error is None and not sink(self._taken()):
+        if self._sink is None:
+            self._read_ahead()
+        elif self._error is None and not self._sink(self._taken()):
             self._sink = None
             self._wake()
 
@@ -211,10 +208,6 @@ class DirectReply:
             if not data:
                 return
         self._chunks.append(data)
-        self._size += len(data)
-        if self._size > READ_AHEAD_BYTES and not self._paused and self._connection is not None:
-            self._paused = True
-            self._connection.pause()
 
     def on_message_complete(self) -> None:
         """Take the end of the body, or of a 1xx."""
@@ -234,12 +227,18 @@ class DirectReply:
             self._error.__cause__ = error
             self._wake()
 
+    def _read_ahead(self) -> None:
+        """Keep what came until it is wanted; no more of it than may be kept."""
+        if not self._paused and self._connection is not None and sum(map(len, self._chunks)) > READ_AHEAD_BYTES:
+            self._paused = True
+            self._connection.pause()
+        self._wake()
+
     def _taken(self) -> bytes:
         """Return all that has come, and let more come."""
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        self._size = 0
         if self._paused and self._connection is not None:
             self._paused = False
             self._connection.resume()

@@ -34,19 +34,14 @@ class EventFramer:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of every event that is now complete; an event without data is none."""
         # The common case, whole events of one line each, mostly one: a few searches instead of lists of lines.
-        if (
-            self._between_events
-            and data[:6] == b"data: "
-            and data[-2:] == b"\n\n"
-            and _CR not in data
-            and 8 < len(data) <= MAX_EVENT_BYTES
-        ):
-            end = data.find(_LF)
-            if end == len(data) - 2:
-                return [data[6:end]]
-            events = data[6:-2].split(b"\n\ndata: ")
-            if data.count(_LF) == 2 * len(events) and all(events):
-                return events
+        if self._between_events and data[:6] == b"data: " and data[-2:] == b"\n\n" and len(data) <= MAX_EVENT_BYTES:
+            inner = data[6:-2]
+            if inner and _CR not in inner:
+                if _LF not in inner:
+                    return [inner]
+                events = inner.split(b"\n\ndata: ")
+                if inner.count(b"\n") == 2 * len(events) - 2 and all(events):
+                    return events
         return self._feed_lines(data)
 
     def close(self) -> list[bytes]:
