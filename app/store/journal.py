@@ -1,8 +1,9 @@
 """The journal: every write of this process's answers, in one pipeline at a time over one connection.
 
-What arrives while a commit is in flight forms the next one; there is no timer, so an idle process commits each event at
-once and a busy one commits many together. Nothing is shown to a reader before its commit was acknowledged, as durably
-as `DURABILITY` asks for. After a lost connection every writer's log is compared with what it had committed.
+What arrives while a commit is in flight forms the next one. A process that writes few answers commits each event at once;
+one that writes many lets some milliseconds pass between two commits, so that each has many events. Nothing is shown to a
+reader before its commit was acknowledged, as durably as `DURABILITY` asks for. After a lost connection every writer's log
+is compared with what it had committed.
 
 A commit is no task's work: the acknowledgement's callback hands the events to the readers, and sends what has come
 meanwhile. The task `_run` connects, recovers, and otherwise waits for the link to break.
@@ -20,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from app.domain.errors import StoreUnavailable
+from app.domain.events import START_POSITION
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
@@ -39,6 +41,12 @@ CALL_PATIENCE_SECONDS = 3.0
 #: How often stop marks are read (half of the second within which a stop from another replica is to take effect).
 BEAT_SECONDS = 0.4
 RECONNECT_SECONDS = (0.05, 0.5)
+#: For each answer that is written, a commit waits so long after the one before it, and no longer than so, in seconds. With
+#: a hundred streams of 50 tokens/s it has 25 events instead of 5: a tenth of the CPU of a token, and half of the store's.
+SPACING_SECONDS = 50e-6
+LONGEST_SPACING_SECONDS = 0.005
+#: uvloop's timers count milliseconds: a shorter wait than half of one is none.
+SHORTEST_WAIT_SECONDS = 0.0005
 
 
 class _Outage(Exception):
@@ -97,7 +105,10 @@ class Journal:
         self._beats = 0
         self._beat_due = False
         self._link: Link | None = None
-        self._scheduled = False
+        self._soon = False  # is there a commit at the end of this turn of the loop?
+        self._later: asyncio.TimerHandle | None = None  # one that waits
+        self._rest_until = 0.0
+        self._hurry = False  # has anything come that should not wait?
         self._in_flight: _Commit | None = None
         self._down_since: float | None = None
         self._last_error = "no answer"
@@ -127,8 +138,9 @@ class Journal:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._give_up is not None:
-            self._give_up.cancel()
+        for timer in (self._give_up, self._later):
+            if timer is not None:
+                timer.cancel()
         for call in self._calls:
             call.reply.cancel()
 
@@ -161,6 +173,7 @@ class Journal:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
         call = _Call(pack(command), self._loop.create_future(), inf if patience is None else now + patience)
         self._calls.append(call)
+        self._hurry = True
         self._wake()
         with store_errors():
             return await call.reply
@@ -218,17 +231,26 @@ class Journal:
         self._came_up()
 
     def _wake(self) -> None:
-        """See to it that there is a commit: once all that this turn of the loop brings is there, or after that in flight."""
-        if not self._scheduled and self._link is not None and not self._link.busy:
-            self._scheduled = True
+        """See to it that there is a commit: behind that in flight, and once all that this turn of the loop brings is there."""
+        if self._link is None or self._link.busy or self._soon:
+            return
+        wait = self._rest_until - self._loop.time()
+        if self._hurry or wait < SHORTEST_WAIT_SECONDS:
+            self._soon = True
             self._loop.call_soon(self._commit)
+        elif self._later is None:
+            self._later = self._loop.call_later(wait, self._commit)
 
     def _commit(self) -> None:
         """Send all that has come since the last commit."""
-        self._scheduled = False
+        self._soon = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         connected = self._link
         if connected is None or connected.busy:
             return
+        self._hurry = False
         calls = [call for call in self._calls if not call.reply.done()]
         self._calls.clear()
         packed = [call.packed for call in calls]
@@ -245,7 +267,9 @@ class Journal:
             beats = self._beat_commands()
             packed += [command.packed for command in beats]
         if packed:
-            self._in_flight = _Commit(calls, writers, beats, self._loop.time())
+            now = self._loop.time()
+            self._rest_until = now + min(SPACING_SECONDS * len(self._writers), LONGEST_SPACING_SECONDS)
+            self._in_flight = _Commit(calls, writers, beats, now)
             connected.send(packed + self._wait, self._acknowledged)
 
     def _acknowledged(self, replies: list[Any]) -> None:
@@ -338,7 +362,10 @@ class Journal:
 
     def _wake_for(self, writer: LogWriter) -> None:
         self._dirty[writer] = None
-        if not self._scheduled:
+        if writer.stored == START_POSITION:  # its first words: somebody has waited for them
+            self._hurry = True
+            self._wake()
+        elif self._later is None:
             self._wake()
 
     def _went_down(self, error: Exception) -> None:

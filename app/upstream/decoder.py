@@ -150,8 +150,7 @@ class Decoder:
         if chunk.error or (choices is None and _is_error(data)):
             self._fail(UpstreamError(_IN_STREAM_ERROR), data, out)
             return
-        if chunk.model:
-            self._model = chunk.model
+        self._model = chunk.model or self._model
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage) or self._usage
         for choice in choices or ():
@@ -166,8 +165,7 @@ class Decoder:
                     self._say("message", said.content, out)
                 if said.tool_calls:
                     self._collect(said, out)
-            if choice.finish_reason:
-                self._reason = choice.finish_reason
+            self._reason = choice.finish_reason or self._reason
 
     def _say(self, kind: TextKind, text: str, out: list[Delta]) -> None:
         self.tokens += 1
@@ -177,7 +175,7 @@ class Decoder:
         self._run.append(text)
 
     def _hand_out(self, out: list[Delta]) -> None:
-        """Hand out the run, but for what its next text may complete: a trailing "\r" or high surrogate."""
+        r"""Hand out the run, but for what its next text may complete: a trailing "\r" or high surrogate."""
         text = "".join(self._run)
         self._run.clear()
         last = text[-1]

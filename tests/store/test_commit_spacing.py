@@ -1,0 +1,117 @@
+"""When a commit is made: at once where few answers are written, some milliseconds after the last one where many are."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from math import inf
+from typing import Any
+
+import pytest
+
+from app.domain.events import Event, text_of
+from app.domain.ids import MessageRef
+from app.domain.live_log import LiveLog
+from app.domain.measures import Measures
+from app.store import journal as subject
+from app.store import keys
+from app.store.connection import Connector
+from app.store.journal import Journal
+from app.store.log_writer import LogWriter
+from tests.support.store import StoreProcess
+
+
+@pytest.fixture
+async def journal(redis: Any, store_process: StoreProcess) -> AsyncIterator[Journal]:
+    """A journal of a real store."""
+    connector = Connector(store_process.url)
+    made = Journal(connector, durability="acknowledged", lease_seconds=3, outage_seconds=3, measures=Measures(on=False))
+    await made.start()
+    yield made
+    await made.close()
+    await connector.redis.aclose()
+    await redis.flushall()
+
+
+async def writers_of(journal: Journal, redis: Any, count: int) -> list[LogWriter]:
+    """Open answers, as `begin` leaves them."""
+    refs = [MessageRef(f"{number:032x}", 2) for number in range(count)]
+    for ref in refs:
+        await redis.xadd(keys.events(*ref), {"start": "{}"}, id="1-0")
+    return [journal.open(ref, "runner", LiveLog([Event("start", "{}", 1)]), lambda _: None) for ref in refs]
+
+
+async def committed(writer: LogWriter) -> str:
+    """Wait until all that a writer has is committed, and return the answer's text so far."""
+    async with asyncio.timeout(10):
+        await writer.flush()
+    return text_of(writer.live.events, "message")
+
+
+async def test_with_many_answers_tokens_that_come_one_by_one_share_commits(journal: Journal, redis: Any) -> None:
+    async def reads() -> int:
+        return int((await redis.info("stats"))["total_reads_processed"])
+
+    writers = await writers_of(journal, redis, 100)
+    for writer in writers:
+        writer.append(("message", "a"))
+    for writer in writers:
+        await committed(writer)
+    loop = asyncio.get_running_loop()
+    before, begun = await reads(), loop.time()
+    for _ in range(10):
+        for writer in writers:
+            writer.append(("message", "b"))
+            await asyncio.sleep(0)
+    assert {await committed(writer) for writer in writers} == {"a" + 10 * "b"}
+    # Not a commit for each of the thousand tokens, but one in five milliseconds; the rest are beats and the second INFO.
+    most = (loop.time() - begun) / subject.LONGEST_SPACING_SECONDS
+    assert await reads() - before <= most + 5 + most / 50
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is committed again of itself, and the journal reads no stop marks."""
+    monkeypatch.setattr(subject, "SPACING_SECONDS", 3600.0)
+    monkeypatch.setattr(subject, "LONGEST_SPACING_SECONDS", 3600.0)
+    monkeypatch.setattr(subject, "BEAT_SECONDS", 3600.0)
+
+
+async def test_the_first_words_of_an_answer_do_not_wait_and_take_along_what_does(
+    endless: None, journal: Journal, redis: Any
+) -> None:
+    writer, other = await writers_of(journal, redis, 2)
+    writer.append(("message", "a"))
+    assert await committed(writer) == "a"
+    writer.append(("message", "b"))
+    for _ in range(5):
+        await redis.ping()
+    assert text_of(writer.live.events, "message") == "a"
+    other.append(("message", "A"))
+    assert await committed(other) == "A"
+    assert await committed(writer) == "ab"
+
+
+async def test_what_a_request_waits_for_does_not_wait(endless: None, journal: Journal, redis: Any) -> None:
+    (writer,) = await writers_of(journal, redis, 1)
+    writer.append(("message", "a"))
+    await committed(writer)
+    writer.append(("message", "b"))
+    async with asyncio.timeout(10):
+        assert await journal.call("ECHO", "hello", patience=inf) == "hello"
+    assert await committed(writer) == "ab"
+
+
+async def test_an_answer_alone_never_waits(journal: Journal, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (writer,) = await writers_of(journal, redis, 1)
+    loop, timers = asyncio.get_running_loop(), []
+    later = loop.call_later
+
+    def call_later(delay: float, *rest: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(rest)
+        return later(delay, *rest, **options)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    for length in range(1, 20):
+        writer.append(("message", "a"))
+        while len(text_of(writer.live.events, "message")) < length:
+            await asyncio.sleep(0)
+    assert [rest for rest in timers if rest[0] == journal._commit] == []
