@@ -39,8 +39,8 @@ class LogWriter:
     __slots__ = (
         "_append",
         "_pending",
-        "_pending_bytes",
         "_sent",
+        "_sent_bytes",
         "_sent_id",
         "_waiter",
         "_wake",
@@ -81,8 +81,8 @@ class LogWriter:
         self.broken: Interrupt | None = None
         self._wake = wake
         self._pending: list[tuple[Kind, str]] = []
-        self._pending_bytes = 0
         self._sent: list[Event] = []
+        self._sent_bytes = 0  # of `buffered`, those that the entry in flight has
         self._sent_id = ""
         self._waiter: asyncio.Future[None] | None = None
 
@@ -90,10 +90,8 @@ class LogWriter:
         """Hand over an event, its kind and data; it is committed with the journal's next pipeline."""
         if self.broken is None:
             data = piece[1]
-            size = len(data) if data.isascii() else len(data.encode())
             self._pending.append(piece)
-            self._pending_bytes += size
-            self.buffered += size
+            self.buffered += len(data) if data.isascii() else len(data.encode())
             if not self._sent:
                 self._wake(self)
 
@@ -118,7 +116,7 @@ class LogWriter:
             pieces = [*((event.kind, event.data) for event in events_after(self.live.events, position)), *pieces]
         if not pieces:
             return None
-        self._pending, self._pending_bytes = [], 0
+        self._pending, self._sent_bytes = [], self.buffered
         if len(pieces) > 1:
             pieces = _joined(pieces)
         self._sent_id = entry_id(position)
@@ -138,7 +136,7 @@ class LogWriter:
             return
         if reply == self._sent_id:
             sent, self._sent = self._sent, []
-            self.buffered = self._pending_bytes
+            self.buffered -= self._sent_bytes
             self.last_id = self._sent_id
             fresh = sent if self.stored == self.live.position else events_after(sent, self.live.position)
             self.stored = sent[-1].end
@@ -169,10 +167,8 @@ class LogWriter:
             return
         unsent = events_after(self._sent, max(end, self.live.position))
         self._pending[:0] = [(event.kind, event.data) for event in unsent]
-        if unsent:
-            self._pending_bytes = self.buffered
-        else:
-            self.buffered = self._pending_bytes
+        if self._sent and not unsent:
+            self.buffered -= self._sent_bytes
         self._sent = []
         self.stored, self.last_id = end, top[0]
         self._show(events_between(ours, self.live.position, end))
@@ -190,7 +186,7 @@ class LogWriter:
         self.broken = reason
         self._pending.clear()
         self._sent = []
-        self._pending_bytes = self.buffered = 0
+        self.buffered = 0
         self._notify()
         self.interrupt(reason)
 
