@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -21,6 +22,10 @@ from tests.support.store import StoreProcess
 
 Client = TestClient[web.Request, web.Application]
 Start = Callable[..., Awaitable[Client]]
+
+# A slow machine is no failure: no example has a deadline.
+hypothesis_settings.register_profile("unhurried", deadline=None)
+hypothesis_settings.load_profile("unhurried")
 
 #: Keys that may stay: a conversation is kept (`CONVERSATION_TTL_SECONDS` 0), its owner's list with it.
 KEPT = re.compile(r"chat:\{[0-9a-f]{32}\}(:messages)?|owner:[0-9a-f]{40}:conversations")

@@ -201,7 +201,7 @@ async def test_a_tool_call_that_was_shown_is_not_asked_for_again(upstream: Scrip
 PIECES = ["p0 ", "p1 ", "p2 "]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(("status", "cut", "error", "well")), st.integers(0, 3)), max_size=6))
 def test_nothing_is_shown_twice_whatever_fails_when(fates: Sequence[tuple[str, int]]) -> None:
     asyncio.run(_nothing_twice(fates))
