@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -27,6 +27,7 @@ from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
 from app.domain.startup import StartupError
 from app.store import keys
+from app.store.commits import Call, Command, Commit
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, is_passing, pack, store_errors
 from app.store.link import Link, link
 from app.store.log_writer import Interrupt, LogWriter
@@ -51,27 +52,6 @@ SHORTEST_WAIT_SECONDS = 0.0005
 
 class _Outage(Exception):
     """The connection works, but what was asked of the store was not done."""
-
-
-class _Call(NamedTuple):
-    packed: bytes
-    reply: asyncio.Future[Any]
-    #: Until when it is waited for, by the loop's clock.
-    until: float
-
-
-class _Command(NamedTuple):
-    packed: bytes
-    done: Callable[[Any], None]
-
-
-class _Commit(NamedTuple):
-    """What is in flight, in the order of its replies."""
-
-    calls: list[_Call]
-    writers: list[LogWriter]
-    beats: list[_Command]
-    since: float
 
 
 class Journal:
@@ -101,7 +81,7 @@ class Journal:
         self._commit_seconds = REPLY_SECONDS + (outage_seconds if self._wait else 0)
         self._writers: dict[MessageRef, LogWriter] = {}
         self._dirty: dict[LogWriter, None] = {}
-        self._calls: deque[_Call] = deque()
+        self._calls: deque[Call] = deque()
         self._beats = 0
         self._beat_due = False
         self._link: Link | None = None
@@ -109,7 +89,7 @@ class Journal:
         self._later: asyncio.TimerHandle | None = None  # one that waits
         self._rest_until = 0.0
         self._hurry = False  # has anything come that should not wait?
-        self._in_flight: _Commit | None = None
+        self._in_flight: Commit | None = None
         self._down_since: float | None = None
         self._last_error = "no answer"
         self._give_up: asyncio.TimerHandle | None = None
@@ -171,7 +151,7 @@ class Journal:
         down = self._down_since
         if patience is not None and down is not None and now - down > patience:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
-        call = _Call(pack(command), self._loop.create_future(), inf if patience is None else now + patience)
+        call = Call(pack(command), self._loop.create_future(), inf if patience is None else now + patience)
         self._calls.append(call)
         self._hurry = True
         self._wake()
@@ -182,7 +162,7 @@ class Journal:
         """Send one command that can be repeated with the next commit; its reply need not be awaited, an error is logged."""
         reply: asyncio.Future[Any] = self._loop.create_future()
         reply.add_done_callback(_log_failure)
-        self._calls.append(_Call(pack(command), reply, inf))
+        self._calls.append(Call(pack(command), reply, inf))
         self._wake()
         return reply
 
@@ -261,7 +241,7 @@ class Journal:
                 writers.append(writer)
                 packed.append(append)
         self._dirty.clear()
-        beats: list[_Command] = []
+        beats: list[Command] = []
         if self._beat_due:
             self._beat_due = False
             beats = self._beat_commands()
@@ -269,7 +249,7 @@ class Journal:
         if packed:
             now = self._loop.time()
             self._rest_until = now + min(SPACING_SECONDS * len(self._writers), LONGEST_SPACING_SECONDS)
-            self._in_flight = _Commit(calls, writers, beats, now)
+            self._in_flight = Commit(calls, writers, beats, now)
             connected.send(packed + self._wait, self._acknowledged)
 
     def _acknowledged(self, replies: list[Any]) -> None:
@@ -343,16 +323,16 @@ class Journal:
             if call.until < now and not call.reply.done():
                 call.reply.set_exception(TimeoutError())
 
-    def _beat_commands(self) -> list[_Command]:
+    def _beat_commands(self) -> list[Command]:
         renew = self._beats % self._lease_beats == 0
         self._beats += 1
-        commands: list[_Command] = []
+        commands: list[Command] = []
         for writer in self._writers.values():
             if writer.broken is None:
                 mark = pack(("HGET", keys.chat(writer.ref.conversation), "stop"))
-                commands.append(_Command(mark, _stop_mark(writer)))
+                commands.append(Command(mark, _stop_mark(writer)))
                 if renew:
-                    commands.append(_Command(self._renewal(writer), _ignore))
+                    commands.append(Command(self._renewal(writer), _ignore))
         return commands
 
     def _renewal(self, writer: LogWriter) -> bytes:

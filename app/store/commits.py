@@ -1,0 +1,32 @@
+"""What a commit is made of: the calls that requests wait for, the answers' appends, and the beats."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from app.store.log_writer import LogWriter
+
+
+class Call(NamedTuple):
+    """A command that somebody waits for."""
+
+    packed: bytes
+    reply: asyncio.Future[Any]
+    #: Until when it is waited for, by the loop's clock.
+    until: float
+
+
+class Command(NamedTuple):
+    """A command whose reply goes to a callback."""
+
+    packed: bytes
+    done: Callable[[Any], None]
+
+
+class Commit(NamedTuple):
+    """What is in flight, in the order of its replies."""
+
+    calls: list[Call]
+    writers: list[LogWriter]
+    beats: list[Command]
+    since: float
