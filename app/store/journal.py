@@ -39,6 +39,8 @@ Durability = Literal["acknowledged", "fsync", "replica"]
 
 #: A request waits this long for a store that is away; then it is told so.
 CALL_PATIENCE_SECONDS = 3.0
+#: The store has so long to take what has been posted, at the end.
+CLOSE_SECONDS = 1.0
 #: How often stop marks are read (half of the second within which a stop from another replica is to take effect).
 BEAT_SECONDS = 0.4
 RECONNECT_SECONDS = (0.05, 0.5)
@@ -114,7 +116,11 @@ class Journal:
             raise
 
     async def close(self) -> None:
-        """End the connection. What is not committed by now is lost: end all answers first."""
+        """Send what has been posted, and end the connection. What is not committed then is lost: end all answers first."""
+        if self._link is not None and self._calls:
+            self._hurry = True
+            self._wake()
+            await asyncio.wait([call.reply for call in self._calls], timeout=CLOSE_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -261,7 +267,7 @@ class Journal:
         self._measures.committed(len(replies) - len(self._wait), self._loop.time() - since)
         if calls or beats:
             for call, reply in zip(calls, replies, strict=False):
-                _deliver(call.reply, reply)
+                call.deliver(reply)
             first_beat = len(calls) + len(writers)
             for command, reply in zip(beats, replies[first_beat:], strict=False):
                 command.done(reply)
@@ -372,14 +378,6 @@ class Journal:
     def _interrupt_all(self) -> None:
         for writer in tuple(self._writers.values()):
             writer.interrupt(Interrupt.OUTAGE)
-
-
-def _deliver(future: asyncio.Future[Any], reply: Any) -> None:
-    if not future.done():
-        if isinstance(reply, Exception):
-            future.set_exception(reply)
-        else:
-            future.set_result(reply)
 
 
 def _stop_mark(writer: LogWriter) -> Callable[[Any], None]:

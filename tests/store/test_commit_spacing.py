@@ -100,6 +100,17 @@ async def test_what_a_request_waits_for_does_not_wait(endless: None, journal: Jo
     assert await committed(writer) == "ab"
 
 
+async def test_what_was_posted_does_not_wait_for_its_turn_when_the_process_ends(
+    endless: None, journal: Journal, redis: Any
+) -> None:
+    (writer,) = await writers_of(journal, redis, 1)
+    writer.append(("message", "a"))
+    await committed(writer)
+    journal.post("SET", "posted", "yes", "EX", 60)
+    await journal.close()
+    assert await redis.get("posted") == "yes"
+
+
 async def test_an_answer_alone_never_waits(journal: Journal, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (writer,) = await writers_of(journal, redis, 1)
     loop, timers = asyncio.get_running_loop(), []
