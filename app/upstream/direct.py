@@ -9,6 +9,7 @@ import asyncio
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import cast
@@ -137,6 +138,16 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._leave()
+
+    def expect_more(self) -> None:
+        """Let the system acknowledge two tokens with one packet, where the second one comes within 40 ms.
+
+        Otherwise it sends a packet for each that is read, which takes a sixth of all that the system does for a token. A
+        server that waits for acknowledgements (Nagle's algorithm) waits 40 ms once: then each read has its own again.
+        """
+        if sys.platform == "linux" and self._transport is not None and not self._transport.is_closing():
+            bound = self._transport.get_extra_info("socket")
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
     def pause(self) -> None:
         """Read no further."""

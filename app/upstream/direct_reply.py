@@ -25,6 +25,9 @@ _ENCODINGS = frozenset(("gzip", "x-gzip", "deflate"))
 class Connection(Protocol):
     """What a response needs of the connection that brings it."""
 
+    def expect_more(self) -> None:
+        """Know that more will come soon, again and again."""
+
     def pause(self) -> None:
         """Read no further."""
 
@@ -108,6 +111,8 @@ class DirectReply:
         if self._chunks and self._error is None and not take(self._taken()):
             return
         self._sink = take
+        if self._connection is not None:
+            self._connection.expect_more()
         try:
             while self._sink is not None:
                 if self._error is not None:
