@@ -1,8 +1,9 @@
 """Waiting on a live log without reading it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from app.domain.events import Event
 from app.domain.live_log import LiveLog
 
 
@@ -12,7 +13,7 @@ async def until(live: LiveLog, reached: Callable[[], bool]) -> None:
         return
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def look() -> None:
+    def look(_: Sequence[Event]) -> None:
         if not done.done() and reached():
             done.set_result(None)
 

@@ -5,7 +5,7 @@ Readers of this process share one such list, whoever feeds it: the journal (the 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.domain.events import TEXT_KINDS, Event, Kind, made_event
 
@@ -16,6 +16,9 @@ log = logging.getLogger("parley.log")
 LOOSE_EVENTS = 6
 JOINED_CHARACTERS = 4096
 
+#: What is called with the events by which a log has grown; with none, where it is gone.
+Listener = Callable[[Sequence[Event]], None]
+
 
 class LiveLog:
     """One answer's events, which only ever grow: listeners are called after each growth, in the order in which they came.
@@ -23,23 +26,20 @@ class LiveLog:
     Only positions stay: neighbouring text may be joined, but never the last event with those before it.
     """
 
-    __slots__ = ("_listeners", "_settled", "ended", "events", "gone", "position")
+    __slots__ = ("_listeners", "_settled", "before", "events", "gone", "over", "position")
 
     def __init__(self, events: list[Event] | None = None) -> None:
         self.events: list[Event] = events if events is not None else []
         #: Where the last event ends; 0 before the first.
         self.position = self.events[-1].end if self.events else 0
-        #: Nothing can follow: the last event is `end`.
-        self.ended = bool(self.events) and self.events[-1].kind == "end"
+        #: What `position` was before the last growth.
+        self.before = 0
         #: The log was deleted or lost before an `end`: there is nothing to wait for.
         self.gone = False
+        #: Will nothing more come, as the last event is `end` or the log is gone?
+        self.over = bool(self.events) and self.events[-1].kind == "end"
         self._settled = len(self.events)  # so many events stay as they are
-        self._listeners: dict[Callable[[], None], None] = {}  # a dict, as a thousand may leave at once
-
-    @property
-    def over(self) -> bool:
-        """Will nothing more come?"""
-        return self.ended or self.gone
+        self._listeners: dict[Listener, None] = {}  # a dict, as a thousand may leave at once
 
     @property
     def readers(self) -> int:
@@ -51,21 +51,21 @@ class LiveLog:
         if len(self.events) - self._settled >= LOOSE_EVENTS:
             self._join()
         self.events += events
-        last = events[-1]
-        self.position = last.end
-        self.ended = last.kind == "end"
-        self._tell()
+        self.before = self.position
+        kind, _, self.position = events[-1]
+        self.over = kind == "end"
+        self._tell(events)
 
     def lose(self) -> None:
         """Say that the log is gone, and tell the listeners."""
-        self.gone = True
-        self._tell()
+        self.gone = self.over = True
+        self._tell(())
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after each growth until `unlisten`."""
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` after each growth, with what was added, until `unlisten`."""
         self._listeners[listener] = None
 
-    def unlisten(self, listener: Callable[[], None]) -> None:
+    def unlisten(self, listener: Listener) -> None:
         """Undo `listen`; what does not listen is ignored."""
         self._listeners.pop(listener, None)
 
@@ -80,10 +80,10 @@ class LiveLog:
             self.events[self._settled :] = [made_event((kinds[0], "".join(texts), ends[-1]))]
         self._settled = len(self.events)
 
-    def _tell(self) -> None:
+    def _tell(self, fresh: Sequence[Event]) -> None:
         for listener in tuple(self._listeners):
             try:
-                listener()
+                listener(fresh)
             except Exception:  # one reader's defect must not stop the others, nor the journal
                 log.exception("a reader failed")
                 self.unlisten(listener)

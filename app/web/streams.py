@@ -6,13 +6,14 @@ microseconds a token). A client that reads too slowly leaves the log's listeners
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
 
-from app.domain.events import events_after
+from app.domain.events import Event, events_after
 from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
 from app.web.native import HEARTBEAT, frame, frames
@@ -137,7 +138,7 @@ class _Reader:
             self._turn = asyncio.get_running_loop().create_future()
             live.listen(self._write)
             try:
-                self._write()
+                self._write(())
                 await self._turn
             finally:
                 live.unlisten(self._write)
@@ -167,15 +168,24 @@ class _Reader:
             if self._closed:
                 self._wake()
 
-    def _write(self) -> None:
+    def _write(self, fresh: Sequence[Event]) -> None:
         """Send what is new. Called after each growth of the log, in the acknowledgement of the commit."""
-        live, paused = self.live, False
-        while self._cursor < live.position and not (self._closed or paused):
-            self._send(self._next())
-            paused = self._protocol.writing_paused
-        if paused or live.ended or live.gone or self._closed:
+        live = self.live
+        if len(fresh) == 1 and self._cursor == live.before:
+            self._cursor = live.position
+            self._send(frame(fresh[0]))
+        else:
+            self._catch_up()
+        if live.over or self._closed or self._protocol.writing_paused:
             live.unlisten(self._write)
             self._wake()
+
+    def _catch_up(self) -> None:
+        """Send what is behind the cursor, as long as the client takes it."""
+        while self._cursor < self.live.position and not (self._closed or self._protocol.writing_paused):
+            events = events_after(self.live.events, self._cursor, CATCH_UP)
+            self._cursor = events[-1].end
+            self._send(frames(events))
 
     def _send(self, data: bytes) -> None:
         if not self._in_chunks:
@@ -199,17 +209,6 @@ class _Reader:
             self._in_chunks = self._chunked
         except ConnectionError:
             self._closed = True
-
-    def _next(self) -> bytes:
-        """Return the frames that come next, and move the cursor behind them."""
-        events = self.live.events
-        if len(events) > 1 and events[-2].end == self._cursor:
-            event = events[-1]  # the one event that this acknowledgement has brought
-            self._cursor = event.end
-            return frame(event)
-        fresh = events_after(events, self._cursor, CATCH_UP)
-        self._cursor = fresh[-1].end
-        return frames(fresh)
 
     def _wake(self) -> None:
         if self._turn is not None and not self._turn.done():

@@ -56,7 +56,7 @@ async def test_whoever_cancels_a_runner_ends_all_of_it_also_while_it_is_being_in
         with suppress(asyncio.CancelledError):
             await task
     assert task.cancelled()
-    assert (closed.is_set(), live.gone, live.ended) == (True, True, False)
+    assert (closed.is_set(), live.gone, live.events[-1].kind) == (True, True, "start")
 
 
 async def test_an_interrupt_ends_the_upstream_and_counts_before_what_the_upstream_says_then(client: Client) -> None:

@@ -1,5 +1,6 @@
 """The committed events in memory: whatever is joined, each cursor reads on exactly where it stood."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from hypothesis import given
@@ -19,7 +20,9 @@ def test_a_reader_gets_every_event_once_and_in_order_however_the_log_is_joined_m
 ) -> None:
     live, plain, read = LiveLog([START]), [START], [START]
 
-    def reader() -> None:
+    def reader(fresh: Sequence[Event]) -> None:
+        assert list(fresh) == plain[-len(fresh) :]
+        assert live.before == read[-1].end
         read.extend(events_after(live.events, read[-1].end))
 
     live.listen(reader)
@@ -59,7 +62,7 @@ class Leaver:
     def __init__(self, live: LiveLog) -> None:
         self._live = live
 
-    def __call__(self) -> None:
+    def __call__(self, _: Sequence[Event]) -> None:
         self._live.unlisten(self)
 
     def __hash__(self) -> int:
