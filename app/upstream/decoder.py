@@ -8,9 +8,12 @@ import json
 from typing import Final
 
 from app.domain.errors import UpstreamBadResponse, UpstreamError
-from app.upstream.chunks import Chunk, Said, TokenCounts, ToolCallPiece, lenient, mend, strict
+from app.upstream.chunks import Chunk, Said, TokenCounts, ToolCallPiece, lenient, mend, strict, text_alone
 from app.upstream.deltas import Delta, Finish, TextKind, ToolCall, Usage
 from app.upstream.sse import MAX_EVENT_BYTES, EventFramer
+
+#: From so many chunks on that say more than text, none is expected to say text alone: a refusal takes longer than a look.
+MOST_OTHERS = 8
 
 _DONE = b"[DONE]"
 _IN_STREAM_ERROR: Final = "The model server reported an error while it was answering."
@@ -46,6 +49,8 @@ class Decoder:
         "_kind",
         "_mending",
         "_model",
+        "_others",
+        "_plain",
         "_reason",
         "_run",
         "_usage",
@@ -66,6 +71,8 @@ class Decoder:
         #: How many pieces of text, reasoning and tool calls have come, also those that are held back or collected.
         self.tokens = 0
         self._framer = EventFramer()
+        self._plain = False  # is text alone expected next?
+        self._others = 0  # how often something else came then
         self._run: list[str] = []  # text of one kind that is not handed out
         self._kind: TextKind = "message"
         self._mending = False  # has there been a chunk that `strict` refused? Only then can text hold surrogates.
@@ -86,12 +93,16 @@ class Decoder:
         if self.ended:
             return out
         for event in self._framer.feed(data):
-            try:
-                chunk = strict(event)
-            except (ValueError, RecursionError):
-                self._take_odd_event(event, out)
-            else:
-                self._take(chunk, event, out)
+            if self._plain:
+                try:
+                    (choice,) = text_alone(event).choices
+                except (ValueError, RecursionError):
+                    self._others += 1
+                else:
+                    self.tokens += 1
+                    self._run.append(choice.delta.content)
+                    continue
+            self._take_event(event, out)
             if self.ended:
                 break
         if self._framer.overflow and not self.ended:
@@ -131,6 +142,14 @@ class Decoder:
             self._finish(out)
         return out
 
+    def _take_event(self, data: bytes, out: list[Delta]) -> None:
+        try:
+            chunk = strict(data)
+        except (ValueError, RecursionError):
+            self._take_odd_event(data, out)
+        else:
+            self._take(chunk, data, out)
+
     def _take_odd_event(self, data: bytes, out: list[Delta]) -> None:
         """Take what `strict` refused: the end mark, half characters, unusual types, or what is not JSON."""
         if data.strip() == _DONE:
@@ -166,6 +185,7 @@ class Decoder:
                 if said.tool_calls:
                     self._collect(said, out)
             self._reason = choice.finish_reason or self._reason
+        self._plain = self._kind == "message" and self._model is not None and self._others < MOST_OTHERS
 
     def _say(self, kind: TextKind, text: str, out: list[Delta]) -> None:
         self.tokens += 1

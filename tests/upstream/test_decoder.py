@@ -83,7 +83,9 @@ def test_any_text_arrives_whole_however_it_is_split_and_cut(
     pieces: list[tuple[bool, str]], newline: bytes, cuts: list[int]
 ) -> None:
     names = ["reasoning" if thought else "content" for thought, _ in pieces]
-    bodies = [{"choices": [{"delta": {name: piece}}]} for name, (_, piece) in zip(names, pieces, strict=True)]
+    bodies = [
+        {"model": "m", "choices": [{"delta": {name: piece}}]} for name, (_, piece) in zip(names, pieces, strict=True)
+    ]
     stream = b"".join(b"data: " + json.dumps(body).encode() + newline * 2 for body in bodies)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     deltas = decode(*(stream[a:b] for a, b in pairwise(edges)))

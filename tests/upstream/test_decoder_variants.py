@@ -5,8 +5,8 @@ import json
 import pytest
 
 from app.domain.errors import UpstreamBadResponse, UpstreamError
-from app.upstream.decoder import Decoder
-from app.upstream.deltas import Finish, ToolCall, Usage
+from app.upstream.decoder import MOST_OTHERS, Decoder
+from app.upstream.deltas import Delta, Finish, ToolCall, Usage
 from app.upstream.sse import MAX_EVENT_BYTES
 from tests.support.scripted_upstream import DONE, chunk, event
 from tests.upstream.streams import END, STOP, call, decode, joined, said_in, says, text, think, thinks
@@ -25,6 +25,52 @@ def test_the_last_usage_and_model_count_also_behind_the_finish_reason() -> None:
     )
     assert decode(first, STOP, last, DONE) == [Finish("stop", "n", Usage(4, 5, 9))]
     assert decode(first, STOP, DONE) == [Finish("stop", "m", Usage(1, 0, 1))]
+
+
+def _more(delta: dict[str, object], beside: dict[str, object] | None = None, **fields: object) -> bytes:
+    """Return a chunk that says something beside its text."""
+    choice = {"index": 0, "delta": {"content": "t"} | delta, "finish_reason": None} | (beside or {})
+    return event({"model": "m", "choices": [choice]} | fields)
+
+
+@pytest.mark.parametrize("times", [1, MOST_OTHERS, 3 * MOST_OTHERS])
+@pytest.mark.parametrize(
+    ("odd", "meaning"),
+    [
+        (_more({}), [says("t")]),
+        (_more({"reasoning_content": "r"}), [thinks("r"), says("t")]),
+        (_more({"reasoning": "r"}), [thinks("r"), says("t")]),
+        (_more({"reasoning": "", "tool_calls": [], "refusal": None}, error=None), [says("t")]),
+        (_more({"content": ""}), []),
+        (_more({"content": None}), []),
+        (_more({"content": [{"type": "text", "text": "x"}]}), [says("x")]),
+        (_more({}, {"index": 1}), []),
+        (event({"model": "m", "choices": [{"delta": {"content": "t"}}, {"index": 1, "delta": {"content": "u"}}]}), [says("t")]),
+        (event({"model": "m", "choices": []}), []),
+        (b": nothing\n\n", []),
+    ],
+)  # fmt: skip
+def test_what_says_more_or_less_than_text_is_understood_among_what_says_text_alone(
+    odd: bytes, meaning: list[Delta], times: int
+) -> None:
+    plain, alone = text("a"), says("a")
+    expected = joined([alone, alone, *[*meaning, alone] * times, END])
+    assert joined(decode(plain, plain, *[odd, plain] * times, STOP)) == expected
+    assert joined(decode(plain * 2 + (odd + plain) * times + STOP)) == expected
+
+
+def test_usage_a_reason_and_an_error_beside_text_are_not_overlooked() -> None:
+    counted = _more({}, usage={"prompt_tokens": 1, "completion_tokens": 2})
+    assert decode(text("a"), counted, DONE)[1:] == [says("t"), Finish(None, "m", Usage(1, 2, 3))]
+    assert decode(text("a"), _more({}, {"finish_reason": "length"}), DONE)[1:] == [
+        says("t"),
+        Finish("length", "m", None),
+    ]
+    called = _more({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]})
+    assert decode(text("a"), called, STOP)[1:] == [says("t"), ToolCall("c", "f", "{}"), END]
+    decoder = Decoder()
+    assert decoder.feed(text("a") + _more({}, error={"message": "no"})) == [says("a")]
+    assert type(decoder.failure) is UpstreamError
 
 
 def test_usage_of_another_type_is_taken_where_it_makes_sense() -> None:
