@@ -246,7 +246,7 @@ async def _push(reply: Reply, decoder: Decoder, deadlines: Deadlines, sink: Sink
         deltas = decoder.feed(data) if data else decoder.close()
         came = decoder.tokens - before
         if came:
-            deadlines.token()
+            deadlines.next_token()
         return sink.take(deltas, came) and not decoder.ended
 
     try:

@@ -87,6 +87,10 @@ class Deadlines:
         self._read_due = due
         self._had_token = True
 
+    def next_token(self) -> None:
+        """Say that a token came behind another one, with no `pause()` between."""
+        self._read_due = self._loop.time() + self._token_span
+
     def pause(self) -> None:
         """Say that nothing is waited for, until the next `token()`: the consumer is busy, and that is not counted."""
         self._read_due = inf

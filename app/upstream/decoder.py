@@ -198,14 +198,15 @@ class Decoder:
         r"""Hand out the run, but for what its next text may complete: a trailing "\r" or high surrogate."""
         text = "".join(self._run)
         self._run.clear()
-        last = text[-1]
-        if last == "\r" or self._mending:
+        if self._mending or text[-1] == "\r":
+            last = text[-1]
             if last == "\r" or "\ud800" <= last <= "\udbff":
                 self._run.append(last)
                 text = text[:-1]
             text = mend(text)
-        if text:
-            out.append((self._kind, text))
+            if not text:
+                return
+        out.append((self._kind, text))
 
     def _release(self, out: list[Delta]) -> None:
         """Hand out the whole run."""

@@ -62,7 +62,7 @@ async def test_with_many_answers_tokens_that_come_one_by_one_share_commits(journ
             writer.append(("message", "b"))
             await asyncio.sleep(0)
     assert {await committed(writer) for writer in writers} == {"a" + 10 * "b"}
-    # Not a commit for each of the thousand tokens, but one in five milliseconds; the rest are beats and the second INFO.
+    # Not a commit for each of the thousand tokens, but one in eight milliseconds; the rest are beats and the second INFO.
     most = (loop.time() - begun) / subject.LONGEST_SPACING_SECONDS
     assert await reads() - before <= most + 5 + most / 50
 
