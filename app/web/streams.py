@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
@@ -74,10 +74,14 @@ class Streams:
         self, request: web.Request, live: LiveLog, cursor: int, response: EventSourceResponse
     ) -> EventSourceResponse:
         """Send all events behind the cursor until the log is over, the client goes, or the service ends."""
+        chunked = request.version >= HttpVersion11  # aiohttp-sse says so of any response
+        if not chunked:
+            response.headers["Connection"] = "close"  # nothing else tells where it ends
+            response.force_close()
         writer = await response.prepare(request)
         assert writer is not None
         response.headers.clear()  # the head is written; it would be kept as long as the stream
-        reader = _Reader(request, writer, live, cursor, chunked=response.chunked)
+        reader = _Reader(request, writer, live, cursor, chunked=chunked)
         self._readers[reader] = self._part
         self._measures.reader_came()
         try:

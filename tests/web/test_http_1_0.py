@@ -1,0 +1,42 @@
+"""Who speaks HTTP/1.0, as nginx does to what is behind it unless told otherwise: streams without chunks, to their end."""
+
+import asyncio
+import json
+
+import pytest
+
+from app.web.native import HEARTBEAT
+from tests.conftest import Start
+from tests.support.scripted_upstream import ScriptedUpstream
+
+HI = json.dumps({"content": "Hi"}).encode()
+
+
+@pytest.mark.parametrize("wish", [b"", b"Connection: keep-alive\r\n"])
+async def test_a_stream_has_no_chunks_and_ends_with_its_connection(
+    start: Start, upstream: ScriptedUpstream, wish: bytes
+) -> None:
+    gate = upstream.gate()
+    upstream.reply(["a", "é", "\n"], gate=gate)
+    client = await start(heartbeat_seconds=0.2)
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    head = b"POST /messages HTTP/1.0\r\nHost: x\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    writer.write(head % (wish, len(HI), HI))
+    async with asyncio.timeout(10):
+        answered = await reader.readuntil(b"\r\n\r\n")
+        assert answered.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert b"transfer-encoding" not in answered.lower()
+        assert b"\r\nconnection: close\r\n" in answered.lower()
+        assert (await reader.readuntil(b"\n\n")).startswith(b"event: start\nid: 1\ndata: {")
+        for piece in ("id: 2\ndata: a\n\n", "id: 3\ndata: é\n\n", "id: 4\ndata: \ndata: \n\n"):
+            assert await reader.readexactly(len(HEARTBEAT)) == HEARTBEAT  # none is cut up either
+            gate.release()
+            while (line := await reader.readuntil(b"\n")) == HEARTBEAT:
+                pass
+            assert line + await reader.readexactly(len(piece.encode()) - len(line)) == piece.encode()
+        gate.open()
+        rest = await reader.read()
+        assert rest.replace(HEARTBEAT, b"").startswith(b"event: end\nid: 5\ndata: {")
+        assert rest.endswith(b"}\n\n")
+    writer.close()
+    await writer.wait_closed()
