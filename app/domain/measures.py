@@ -66,7 +66,7 @@ class Measures:
     """What one process counts. Counters and histograms only rise; a gauge is what holds now."""
 
     def __init__(self, board: Board | None = None, row: int | None = 0, *, on: bool = True) -> None:
-        """`row` None: to read only. `on` False: nobody will ask, so what costs something for each token is left out."""
+        """`row` None: to read only. `on` False: nobody will ask, so what costs something for each token or commit is left out."""
         self.board = board or Board()
         self.on = on
         self.families: list[Family] = []
@@ -162,8 +162,9 @@ class Measures:
 
     def committed(self, commands: int, seconds: float) -> None:
         """Say that the store has acknowledged a commit."""
-        self._see(self._commit_commands, COMMIT_COMMANDS, commands)
-        self._see(self._commit_seconds, COMMIT_SECONDS, seconds)
+        if self.on:
+            self._see(self._commit_commands, COMMIT_COMMANDS, commands)
+            self._see(self._commit_seconds, COMMIT_SECONDS, seconds)
 
     def store_failed(self) -> None:
         """Say that a connection to the store failed, the first one of an outage or a further one."""
