@@ -20,6 +20,13 @@ from app.domain.errors import StoreFull, StoreUnavailable
 #: What a connection that cannot be used raises; error replies are `redis.exceptions.ResponseError` instead.
 CONNECTION_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
 
+_PASSING = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.NoScriptError,
+)
+
 CONNECT_SECONDS = 2.0
 #: A short command that takes longer than this counts as an unreachable store.
 REPLY_SECONDS = 5.0
@@ -42,9 +49,11 @@ def store_errors() -> Iterator[None]:
 
 
 def is_passing(error: redis.exceptions.ResponseError) -> bool:
-    """Does an error reply speak of a state of the server (failover, a disk that is full), not of the command?"""
-    passing = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError, redis.exceptions.TryAgainError)
-    return isinstance(error, passing) or str(error).startswith(("MISCONF", "NOREPLICAS", "UNBLOCKED"))
+    """Does an error reply speak of a state of the server (failover, a disk that is full), not of the command?
+
+    Scripts that are gone are such a state: they are loaded with each connection of the journal.
+    """
+    return isinstance(error, _PASSING) or str(error).startswith(("MISCONF", "NOREPLICAS", "UNBLOCKED"))
 
 
 class Connector:

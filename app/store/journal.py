@@ -18,7 +18,7 @@ from math import inf
 from typing import Any, Literal
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from app.domain.errors import StoreUnavailable
 from app.domain.events import START_POSITION
@@ -279,11 +279,9 @@ class Journal:
 
     def _check(self, replies: list[Any]) -> None:
         """Raise _Outage where a reply speaks of the server's state, or the commit is not as durable as asked for."""
-        for reply in replies:
-            if isinstance(reply, Exception):
-                if isinstance(reply, NoScriptError):
-                    raise _Outage("the scripts are gone") from reply  # connecting again loads them
-                if not isinstance(reply, ResponseError) or is_passing(reply):
+        if any(issubclass(kind, Exception) for kind in {*map(type, replies)}):  # few types, many replies
+            for reply in replies:
+                if isinstance(reply, Exception) and (not isinstance(reply, ResponseError) or is_passing(reply)):
                     raise _Outage(str(reply)) from reply
         if self._wait:
             self._check_durability(replies[-1])

@@ -86,9 +86,8 @@ class Link(asyncio.Protocol):
         """Take bytes of replies; where all of a pipeline are there, hand them over."""
         try:
             self._reader.feed(data)
-            replies, reader = self._replies, self._reader
-            while (reply := reader.gets()) is not _INCOMPLETE:
-                replies.append(reply)
+            replies = self._replies
+            replies.extend(iter(self._reader.gets, _INCOMPLETE))
             if len(replies) >= self._wanted and self._done is not None:
                 done, self._done, self.busy = self._done, None, False
                 self._replies = []
