@@ -76,8 +76,9 @@ class Streams:
         """Send all events behind the cursor until the log is over, the client goes, or the service ends."""
         chunked = request.version >= HttpVersion11  # aiohttp-sse says so of any response
         if not chunked:
-            response.headers["Connection"] = "close"  # nothing else tells where it ends
-            response.force_close()
+            response.force_close()  # nothing else tells where it ends
+        if not (chunked and request.keep_alive):
+            response.headers["Connection"] = "close"
         writer = await response.prepare(request)
         assert writer is not None
         response.headers.clear()  # the head is written; it would be kept as long as the stream

@@ -1,4 +1,7 @@
-"""Who speaks HTTP/1.0, as nginx does to what is behind it unless told otherwise: streams without chunks, to their end."""
+"""Who speaks HTTP/1.0, as nginx does to what is behind it unless told otherwise: streams without chunks, to their end.
+
+And who speaks HTTP/1.1, and wants his connection closed.
+"""
 
 import asyncio
 import json
@@ -40,3 +43,14 @@ async def test_a_stream_has_no_chunks_and_ends_with_its_connection(
         assert rest.endswith(b"}\n\n")
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_connection_that_is_closed_behind_a_stream_is_said_to_be(start: Start) -> None:
+    client = await start()
+    headers = {"Connection": "close"}
+    async with client.post("/messages", json={"content": "Hi"}, headers=headers) as response:
+        assert response.headers["Connection"] == "close"
+        assert response.headers["Transfer-Encoding"] == "chunked"
+        assert (await response.text()).endswith("}\n\n")
+    async with client.post("/messages", json={"content": "Hi"}) as response:
+        assert response.headers["Connection"] == "keep-alive"
