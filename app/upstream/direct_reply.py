@@ -150,12 +150,11 @@ class DirectReply:
             self._garble(error)
         if not self.begun and self.head_bytes > MAX_HEAD_BYTES:
             self._garble(ValueError("the head of the response is too large"))
-        chunks = self._chunks
-        if not chunks:
+        if not self._chunks:
             return
         if self._sink is None:
             self._read_ahead()
-        elif self._error is None and not self._sink(chunks.pop() if len(chunks) == 1 else self._taken()):
+        elif self._error is None and not self._sink(self._taken()):
             self._sink = None
             self._wake()
 
