@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 
 import pytest
 
@@ -184,6 +185,36 @@ async def test_an_answer_may_take_longer_than_the_limit_of_a_token(upstream: Scr
     upstream.reply(["x"] * 20, delay=0.02)
     async with Upstream(base_url=upstream.base_url, first_token_timeout=0.2, token_timeout=0.2) as client:
         assert len([delta async for delta in client.stream(HELLO)]) == 21
+
+
+class Taker:
+    """A sink that takes everything."""
+
+    def __init__(self) -> None:
+        self.deltas: list[Delta] = []
+
+    def take(self, deltas: Sequence[Delta], _tokens: int) -> bool:
+        self.deltas += deltas
+        return True
+
+    async def room(self) -> None:
+        """There always is."""
+
+
+async def test_the_limit_of_a_token_holds_for_what_flows_into_a_sink_and_each_token_puts_it_off(
+    upstream: ScriptedUpstream,
+) -> None:
+    upstream.reply(["x"] * 20, delay=0.02)
+    upstream.reply(["x"] * 5, unfinished=True)
+    async with Upstream(base_url=upstream.base_url, first_token_timeout=0.2, token_timeout=0.2) as client:
+        sink = Taker()
+        first = [delta async for delta in client.stream(HELLO, sink)]
+        assert said_in(first + sink.deltas) == "x" * 20
+        sink, first = Taker(), []
+        with pytest.raises(UpstreamTokenTimeout):
+            async for delta in client.stream(HELLO, sink):
+                first.append(delta)
+        assert said_in(first + sink.deltas) == "x" * 5
 
 
 async def test_a_long_tool_call_is_made_of_tokens(upstream: ScriptedUpstream) -> None:
