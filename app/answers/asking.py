@@ -31,11 +31,8 @@ class Asking:
         self.models = tuple(models)
         self._context_tokens = context_tokens
         self._defaults = defaults
-
-    @property
-    def largest_window(self) -> int:
-        """Return the context window of the model with the largest one, in tokens."""
-        return max(map(self._window, self.models))
+        #: The context window of the model with the largest one, in tokens.
+        self.largest_window = max(map(self._window, self.models))
 
     async def deltas(
         self,

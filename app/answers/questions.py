@@ -56,7 +56,7 @@ class Questions:
             system=message.system,
             title=derived_title(message.words()) if message.role == "user" else "",
             idempotency_key=key,
-            digest=_digest("ask", message),
+            digest=_digest("ask", message) if key is not None else "",
         )
 
     def of_regenerate(self, owner: str, ref: MessageRef, request: Regenerate, key: str | None) -> Question:
@@ -72,7 +72,7 @@ class Questions:
             system=None,
             title="",
             idempotency_key=key,
-            digest=_digest(f"regenerate {ref.number}", request),
+            digest=_digest(f"regenerate {ref.number}", request) if key is not None else "",
         )
 
     async def answered(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:

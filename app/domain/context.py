@@ -5,9 +5,11 @@ come from the upstream's own counts: two answers of one branch that were asked w
 difference of their prompts how many tokens lie between them. Only where nothing was counted are bytes estimated.
 """
 
-import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
+
+import msgspec
 
 #: English comes to about four bytes a token, other scripts to fewer: three is safe for most.
 BYTES_PER_TOKEN = 3
@@ -54,6 +56,7 @@ class Prompt(NamedTuple):
     left_out: int
 
 
+@lru_cache(64)
 def window_of(model: str) -> int:
     """Return a model's context window in tokens, as far as it is known."""
     name = model.rpartition("/")[2].lower()
@@ -77,7 +80,7 @@ def compose(system: str | None, records: Sequence[str], depth: int, context_toke
     `records` are stored messages (JSON), the newest first: the last user message and those before it, as many as were
     read; `depth` is how many messages the whole branch has. The newest turn always goes, whatever its size.
     """
-    read = [json.loads(record) for record in records]
+    read = [msgspec.json.decode(record) for record in records]
     sizes = _sizes(read)
     budget = prompt_tokens(context_tokens) - (_estimate(system) if system else 0)
     kept = used = 0

@@ -100,6 +100,8 @@ class Options(_Body):
 
     def options(self) -> dict[str, Any]:
         """Return those that were set, for the body of the request upstream."""
+        if self.model_fields_set.isdisjoint(Options.model_fields):  # nearly always
+            return {}
         return self.model_dump(mode="json", include=set(Options.model_fields), exclude_none=True)
 
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import cast
 from urllib.parse import SplitResult
 
@@ -45,7 +45,9 @@ class DirectTransport:
 
     async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> DirectReply:
         """As `Transport.request`."""
-        message = self._encode(method, target, headers, body or b"")
+        fields = _fields(method, target, tuple(headers.items()), self._host_header)
+        length = b"Content-Length: %d\r\n" % len(body) if body else b""
+        message = b"%b%b\r\n%b" % (fields, length, body or b"")
         while True:
             connection = self._idle.pop() if self._idle else None
             fresh = connection is None
@@ -66,16 +68,6 @@ class DirectTransport:
         """As `Transport.close`."""
         for connection in tuple(self._all):
             connection.abort()
-
-    def _encode(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        if not all(map(_HEADER.fullmatch, lines)):
-            raise UpstreamUnreachable("The model server's address or headers cannot be used.", transient=False)
-        if "Host" not in headers:
-            lines.append(f"Host: {self._host_header}")
-        if body:
-            lines.append(f"Content-Length: {len(body)}")
-        return "\r\n".join((*lines, "\r\n")).encode() + body
 
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
@@ -98,6 +90,17 @@ class DirectTransport:
         except OSError as error:
             raise UpstreamUnreachable("The model server cannot be reached.") from error
         return connection
+
+
+@lru_cache(16)
+def _fields(method: str, target: str, headers: tuple[tuple[str, str], ...], host: str) -> bytes:
+    """Return the head of a request, but for the length of the body: the same for each answer."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+    if not all(map(_HEADER.fullmatch, lines)):
+        raise UpstreamUnreachable("The model server's address or headers cannot be used.", transient=False)
+    if all(name.lower() != "host" for name, _ in headers):
+        lines.append(f"Host: {host}")
+    return "\r\n".join((*lines, "")).encode()
 
 
 class _Connection(asyncio.Protocol):

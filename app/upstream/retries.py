@@ -81,7 +81,8 @@ class Retrying:
                 outcome = _Outcome(self._measures, span)
                 try:
                     with outcome:
-                        async with aclosing(self._upstream.stream(replace(request, model=model), sink)) as deltas:
+                        asked = request if request.model == model else replace(request, model=model)
+                        async with aclosing(self._upstream.stream(asked, sink)) as deltas:
                             async for delta in deltas:
                                 outcome.token()
                                 yield delta

@@ -1,7 +1,6 @@
 """Whose request it is: told once for each, before its handler; and the cookie of an anonymous owner."""
 
 from collections.abc import Iterable
-from http.cookies import Morsel
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -71,14 +70,8 @@ class Owners:
         secure = (
             self._proxies.scheme(request) == "https" or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
         )
-        # By hand, as `set_cookie` makes a jar that lives as long as the stream.
-        cookie: Morsel[str] = Morsel()
-        cookie.set(COOKIE, owner.secret, owner.secret)
+        # By hand, as `set_cookie` makes a jar that lives as long as the stream; a secret needs no quoting.
         # Browsers take None with https only. What it opens, the check of `Origin` shuts.
         same_site = "None" if self._cross_site and secure else "Lax"
-        cookie["path"], cookie["max-age"] = "/", str(_YEAR_SECONDS)
-        cookie["samesite"] = same_site
-        cookie["httponly"] = "yes"
-        if secure:
-            cookie["secure"] = "yes"
-        response.headers.add("Set-Cookie", cookie.OutputString())
+        cookie = f"{COOKIE}={owner.secret}; HttpOnly; Max-Age={_YEAR_SECONDS}; Path=/; SameSite={same_site}"
+        response.headers.add("Set-Cookie", f"{cookie}; Secure" if secure else cookie)
