@@ -14,13 +14,14 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from typing import Any, Literal
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from app.domain.errors import StoreUnavailable
+from app.domain.errors import ParleyError, StoreUnavailable
 from app.domain.events import START_POSITION
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
@@ -117,10 +118,10 @@ class Journal:
 
     async def close(self) -> None:
         """Send what has been posted, and end the connection. What is not committed then is lost: end all answers first."""
-        if self._link is not None and self._calls:
-            self._hurry = True
-            self._wake()
-            await asyncio.wait([call.reply for call in self._calls], timeout=CLOSE_SECONDS)
+        if self._link is not None and (self._calls or self._in_flight):
+            with suppress(TimeoutError, ParleyError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.call("PING")  # answered behind all that
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -128,7 +129,8 @@ class Journal:
             if timer is not None:
                 timer.cancel()
         for call in self._calls:
-            call.reply.cancel()
+            if call.reply is not None:
+                call.reply.cancel()
 
     def open(self, ref: MessageRef, runner: str, live: LiveLog, interrupt: Callable[[Interrupt], None]) -> LogWriter:
         """Return the writer of an answer that `begin` has opened; its lease is renewed until `release`."""
@@ -153,24 +155,25 @@ class Journal:
 
     async def call(self, *command: str | int, patience: float | None = CALL_PATIENCE_SECONDS) -> Any:
         """Send one command that can be repeated with the next commit; as `run_script`."""
+        with store_errors():
+            return await self.ask(*command, patience=patience)
+
+    def ask(self, *command: str | int, patience: float | None = CALL_PATIENCE_SECONDS) -> asyncio.Future[Any]:
+        """Return the reply to come instead, which raises Redis's errors; for commands that are to go together."""
         now = self._loop.time()
         down = self._down_since
         if patience is not None and down is not None and now - down > patience:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
-        call = Call(pack(command), self._loop.create_future(), inf if patience is None else now + patience)
-        self._calls.append(call)
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        self._calls.append(Call(pack(command), reply, inf if patience is None else now + patience))
         self._hurry = True
         self._wake()
-        with store_errors():
-            return await call.reply
-
-    def post(self, *command: str | int) -> asyncio.Future[Any]:
-        """Send one command that can be repeated with the next commit; its reply need not be awaited, an error is logged."""
-        reply: asyncio.Future[Any] = self._loop.create_future()
-        reply.add_done_callback(_log_failure)
-        self._calls.append(Call(pack(command), reply, inf))
-        self._wake()
         return reply
+
+    def post(self, *command: str | int) -> None:
+        """Send one command that can be repeated, some time soon; nobody waits for its reply, an error is logged."""
+        self._calls.append(Call(pack(command), None, inf))
+        self._wake()
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -237,7 +240,7 @@ class Journal:
         if connected is None or connected.busy:
             return
         self._hurry = False
-        calls = [call for call in self._calls if not call.reply.done()]
+        calls = [call for call in self._calls if call.wanted]
         self._calls.clear()
         packed = [call.packed for call in calls]
         writers: list[LogWriter] = []
@@ -290,7 +293,7 @@ class Journal:
         """Queue the calls of a commit that was lost again; what the writers had in flight, they know themselves."""
         lost, self._in_flight = self._in_flight, None
         if lost is not None:
-            self._calls.extendleft(call for call in reversed(lost.calls) if not call.reply.done())
+            self._calls.extendleft(call for call in reversed(lost.calls) if call.wanted)
 
     def _check_durability(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):
@@ -324,8 +327,8 @@ class Journal:
     def _expire_calls(self) -> None:
         now = self._loop.time()
         for call in (*self._calls, *(self._in_flight.calls if self._in_flight is not None else ())):
-            if call.until < now and not call.reply.done():
-                call.reply.set_exception(TimeoutError())
+            if call.until < now:
+                call.fail(TimeoutError())
 
     def _beat_commands(self) -> list[Command]:
         renew = self._beats % self._lease_beats == 0
@@ -388,8 +391,3 @@ def _stop_mark(writer: LogWriter) -> Callable[[Any], None]:
 
 def _ignore(_: Any) -> None:
     """A renewal that failed shows at the next commit."""
-
-
-def _log_failure(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        log.warning("A write that nobody waits for failed: %s", error)

@@ -163,17 +163,16 @@ class Limits:
             asked.append((address, self._of_address))
         if not asked:
             return (), []
-        # Other slots, so other scripts; all go with one commit, and the last one's reply comes last.
-        *before, last = [_command(limits, who, name) for who, limits in asked]
-        pending = [self._journal.post(*command) for command in before]
+        # Other slots, so other scripts; all go with one commit.
+        pending = [self._journal.ask(*_command(limits, who, name)) for who, limits in asked]
         try:
             with store_errors():
-                replies = [await self._journal.call(*last), *[await reply for reply in pending]]
+                replies = [await reply for reply in pending]
         except BaseException:
             for reply in pending:
-                reply.cancel()
+                if not (reply.cancel() or reply.cancelled()):
+                    reply.exception()  # seen: the store failed all of them
             raise
-        replies.append(replies.pop(0))
         left = [item for (_, limits), reply in zip(asked, replies, strict=True) for item in _allowances(limits, reply)]
         taken = [bool(reply[0]) for reply in replies]
         if all(taken):
