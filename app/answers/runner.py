@@ -13,6 +13,7 @@ from app.domain.live_log import LiveLog
 from app.domain.messages import AnswerError, AnswerHead, Ending, UsageCount
 from app.store.answers import AnswerStore
 from app.store.journal import Journal
+from app.store.limits import Place
 from app.store.log_writer import Interrupt
 from app.upstream.deltas import Delta, Notice, Sink, ToolCall
 
@@ -31,6 +32,7 @@ class Runner:
         "_max_buffered_bytes",
         "_pace",
         "_piping",
+        "_place",
         "_store",
         "_writer",
         "head",
@@ -43,17 +45,22 @@ class Runner:
         head: AnswerHead,
         live: LiveLog,
         *,
+        place: Place,
         name: str,
         store: AnswerStore,
         journal: Journal,
         max_buffered_bytes: int,
         pace: Callable[[int], None] | None = None,
     ) -> None:
-        """`name` is what the lease says; `pace` is told how many tokens came. Starts nothing yet: see `run`."""
+        """`name` is what the lease says, `place` what ends with the answer; `pace` is told how many tokens came.
+
+        Starts nothing yet: see `run`.
+        """
         self.head = head
         self.live = live
         #: The message as it is stored; None until this runner has ended it.
         self.record: str | None = None
+        self._place = place
         self._store = store
         self._pace = pace
         self._max_buffered_bytes = max_buffered_bytes or 1 << 62
@@ -138,7 +145,7 @@ class Runner:
         if writer.broken is Interrupt.FULL and self._interrupted is not None:
             ending = self._interrupted
         if writer.broken not in _WRITTEN_BY_OTHERS:
-            outcome = await self._store.finish(self.head, live.events, ending, writer.last_id)
+            outcome = await self._store.finish(self.head, live.events, ending, writer.last_id, self._place)
             if outcome.finished == "done":
                 self.record = outcome.record
                 live.extend([outcome.end])

@@ -1,13 +1,14 @@
 """Answers as the outside sees them: ask, read, stop, regenerate, drain. Knows which of them are written here."""
 
 import asyncio
-import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
+
+import msgspec
 
 from app.answers.asking import Asking
 from app.answers.questions import Questions
@@ -123,9 +124,7 @@ class Answers:
         name = f"{self._name}.{secrets.token_hex(4)}"
         place = Place(question.owner, question.address, f"{question.conversation}.{name}")
         try:
-            with self._room():
-                left = await self._limits.take(place)
-                begun = await self._begin(question, name, place)
+            left, begun = await self._admit(question, name, place)
         except (TooBusy, RateLimited):
             # What was asked before costs nothing: it attaches.
             ref = await self._questions.asked_before(question)
@@ -137,14 +136,16 @@ class Answers:
         live = self._run(question, begun, options, name, place)
         return Asked(begun.head.ref, left, live)
 
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Keep room for one answer that is about to begin. Raises TooBusy where there is none."""
+    async def _admit(
+        self, question: Question, name: str, place: Place
+    ) -> tuple[tuple[Allowance, ...], Begun | Attached]:
+        """Begin an answer where there is room for one, here and within the asker's limits. Raises TooBusy, RateLimited."""
         if len(self._running) + self._beginning >= self._max_active:
             raise TooBusy("This process writes as many answers as it may (MAX_ACTIVE_ANSWERS). Try again shortly.")
         self._beginning += 1
         try:
-            yield
+            left = await self._limits.take(place)
+            return left, await self._begin(question, name, place)
         finally:
             self._beginning -= 1
 
@@ -173,6 +174,7 @@ class Answers:
         runner = Runner(
             head,
             live,
+            place=place,
             name=name,
             store=self._store,
             journal=self._journal,
@@ -195,7 +197,8 @@ class Answers:
         finally:
             del self._running[runner.head.ref]
             self._measures.answer_left()
-            self._limits.ended(place)
+            if runner.record is None:  # else the end has given it back
+                self._limits.ended(place)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -259,10 +262,12 @@ class Answers:
     async def wait(self, owner: str, ref: MessageRef, *, granted: bool = False) -> dict[str, Any]:
         """Wait for the end of an answer and return the message; `granted` as in `read`."""
         runner = self._running.get(ref) if granted else None
+        if runner is not None:
+            await until(runner.live, lambda: runner.live.over)
+            if runner.record is not None:
+                return wire_message(ref, msgspec.json.decode(runner.record))  # the store need not be asked
         async with self.read(owner, ref, granted=granted) as live:
             await until(live, lambda: live.over)
-        if runner is not None and runner.record is not None:
-            return wire_message(ref, json.loads(runner.record))  # written here: the store need not be asked
         view = await self._answer(owner, ref)
         if view.running:
             raise StoreUnavailable("The answer could not be followed to its end. Read the message again.")

@@ -22,7 +22,7 @@ from app.store import keys, scripts
 from app.store.connection import Connector, store_errors
 from app.store.entries import entry_id, log_events
 from app.store.journal import Journal
-from app.store.limits import Limits
+from app.store.limits import Limits, Place
 
 #: How large a conversation may become: it is read as a whole, within some tenths of a second at this size.
 MOST_MESSAGES = 10_000
@@ -48,7 +48,7 @@ class Question(NamedTuple):
     system: str | None
     title: str
     idempotency_key: str | None
-    #: What tells a repeated request from another one with the same key.
+    #: What tells a repeated request from another one with the same key; empty without a key.
     digest: str
     #: The client's address where it has limits of its own; None: it has none.
     address: str | None = None
@@ -191,10 +191,13 @@ class AnswerStore:
                 raise NotAnAnswer("That message is a user's; only an answer can be regenerated.")
         raise NotFound("There is no such conversation.")
 
-    async def finish(self, head: AnswerHead, events: list[Event], ending: Ending, last_id: str | None) -> Outcome:
+    async def finish(
+        self, head: AnswerHead, events: list[Event], ending: Ending, last_id: str | None, place: Place | None = None
+    ) -> Outcome:
         """End an answer whose log holds exactly `events`, the last entry being `last_id`; return what came of it.
 
-        `last_id` None: the log is lost, only the message can be ended.
+        `last_id` None: the log is lost, only the message can be ended. `place`: what is given back with it, and in
+        whose list the conversation comes to the top; None where another process's answer is ended.
 
         Waits for a store that is away. With 'refused' somebody else has ended it, or it still grows; with 'gone' there
         is nothing left to end.
@@ -204,6 +207,9 @@ class AnswerStore:
         end = Event("end", end_data(ending), position + 1)
         record = ended_record(head, events, ending, now)
         usage = ending.usage
+        if place is not None:  # goes with the same commit, so that whoever sees the end sees these
+            self._list(place.owner, ref.conversation, now, "XX")
+            self._limits.ended(place)
         with self._spans.within("finish", parley__answer=message_id(*ref), parley__status=ending.status):
             reply: list[Any] = await self._journal.run_script(
                 scripts.FINISH,
@@ -227,7 +233,8 @@ class AnswerStore:
         if outcome == "done":
             self._measures.answer_ended(ending.status)
         if outcome == "done" and len(reply) > 1 and reply[1]:
-            self._list(reply[1], ref.conversation, now)
+            if place is None:
+                self._list(reply[1], ref.conversation, now)
             if self._limits.counts_tokens:
                 self._limits.spend(reply[1], head.address, _spent(head, events, ending))
         return Outcome(outcome, end, record)
@@ -271,10 +278,10 @@ class AnswerStore:
         head = head_of(ref, record) if record and record["role"] == "assistant" else None
         return RunningLog(log_events(entries), bool(leased), head, entries[-1][0] if entries else None)
 
-    def _list(self, owner: str, conversation: str, activity: int) -> None:
+    def _list(self, owner: str, conversation: str, activity: int, *options: str) -> None:
         # The owner's list lies in another slot: written after, and repaired on reading.
         name = keys.owner_conversations(owner)
-        self._journal.post("ZADD", name, "GT", activity, conversation)
+        self._journal.post("ZADD", name, *options, "GT", activity, conversation)
         if self._ttl_ms:
             self._journal.post("PEXPIRE", name, self._ttl_ms)
 

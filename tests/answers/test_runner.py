@@ -13,6 +13,7 @@ from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.domain.messages import AnswerHead, Ending
 from app.main import ANSWERS
+from app.store.limits import Place
 from app.upstream.deltas import Delta, Sink
 from tests.conftest import Client
 
@@ -29,7 +30,10 @@ class Watched(Runner):
 def runner_of(client: Client, live: LiveLog) -> Watched:
     answers = client.server.app[ANSWERS]  # type: ignore[attr-defined]  # a server of an application has it
     head = AnswerHead(MessageRef("0" * 32, 2), 1, 2, "m", 0)
-    return Watched(head, live, name="n", store=answers._store, journal=answers._journal, max_buffered_bytes=0)
+    place = Place("o", None, "p")
+    return Watched(
+        head, live, place=place, name="n", store=answers._store, journal=answers._journal, max_buffered_bytes=0
+    )
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

@@ -49,6 +49,24 @@ async def test_without_limits_a_post_is_one_script_and_one_entry_of_the_list(
     assert (seen["evalsha"], seen["zadd"], seen.get("zrem", 0)) == (2, 2, 0)
 
 
+async def test_an_answer_of_one_token_is_five_round_trips(
+    client: Client, redis: Any, upstream: ScriptedUpstream
+) -> None:
+    """Its limits, its begin, the list, the text, and the end with all that goes with it."""
+
+    async def reads() -> int:
+        return int((await redis.info("stats"))["total_reads_processed"])
+
+    upstream.default = lambda _: reply(["x"])
+    await ask(client, "Hi")
+    seen = []
+    for _ in range(10):
+        before = await reads()
+        await ask(client, "Hi")
+        seen.append(await reads() - before - 1)  # the second INFO
+    assert min(seen) == 5  # the others: what comes by the clock
+
+
 @pytest.mark.parametrize("pieces", [10, 100])
 async def test_each_event_is_one_append_whatever_came_before_it(
     client: Client, redis: Any, upstream: ScriptedUpstream, pieces: int
