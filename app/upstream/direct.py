@@ -10,8 +10,9 @@ import re
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
+from ipaddress import ip_address
 from typing import cast
 from urllib.parse import SplitResult
 
@@ -39,6 +40,7 @@ class DirectTransport:
         self._port = address.port or (443 if secure else 80)
         self._host_header = address.netloc
         self._connect_timeout = connect_timeout
+        self._is_address = _is_address(self._host)
         self._tls = ssl.create_default_context() if secure else None
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
@@ -71,17 +73,21 @@ class DirectTransport:
 
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
+        connect: Callable[..., Awaitable[tuple[object, _Connection]]] = partial(
+            loop.create_connection,
+            partial(_Connection, self._idle, self._all),
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
         try:
             async with asyncio.timeout(self._connect_timeout or None):
+                if self._is_address:  # nothing to look up in a thread, nor to choose from: half of the work
+                    _, connection = await connect(self._host, self._port)
+                    return connection
                 addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                 bound = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
                 try:
-                    _, connection = await loop.create_connection(
-                        partial(_Connection, self._idle, self._all),
-                        sock=bound,
-                        ssl=self._tls,
-                        server_hostname=self._host if self._tls else None,
-                    )
+                    _, connection = await connect(sock=bound)
                 except BaseException:
                     bound.close()
                     raise
@@ -90,6 +96,14 @@ class DirectTransport:
         except OSError as error:
             raise UpstreamUnreachable("The model server cannot be reached.") from error
         return connection
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(16)
