@@ -142,6 +142,8 @@ class Journal:
         """Forget a writer."""
         self._writers.pop(writer.ref, None)
         self._dirty.pop(writer, None)
+        # It belongs to whom it interrupts: that circle would keep an answer that is over until the collector comes.
+        writer.interrupt = _ignore
 
     async def run_script(
         self, script: Script, names: list[str], args: list[str | int], *, patience: float | None = CALL_PATIENCE_SECONDS
@@ -389,5 +391,5 @@ def _stop_mark(writer: LogWriter) -> Callable[[Any], None]:
     return read
 
 
-def _ignore(_: Any) -> None:
-    """A renewal that failed shows at the next commit."""
+def _ignore(_: object) -> None:
+    """A renewal that failed shows at the next commit; nobody is to be interrupted any more."""
