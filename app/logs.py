@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -32,7 +33,8 @@ def configure_logs(settings: Settings | None) -> None:
     root.setLevel(logging.INFO if settings is None else settings.log_level)
     # aiohttp's log of malformed requests quotes raw bytes, cookies included.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    # Not shown, and asked of the system for each line (logging's documentation, "Optimization").
+    # Not shown, and looked up for each line (logging's documentation, "Optimization").
+    logging._srcfile = None  # noqa: SLF001 - the name that it gives
     logging.logThreads = logging.logMultiprocessing = False
     logging.logProcesses = several
     logging.captureWarnings(capture=True)
@@ -52,11 +54,20 @@ class Lines(logging.Formatter):
         process = "[%(process)d] " if several else ""
         super().__init__(f"%(asctime)s %(levelname)-7s {process}%(name)s: %(message)s")
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        """As the library's, which asks for the time zone with each line."""
+        return f"{_local_second(int(record.created))},{int(record.msecs):03d}"
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Add the fields behind the message, before a traceback."""
         text = super().formatMessage(record)
         fields = " ".join(f"{name}={value}" for name, value in known().items())
         return f"{text} [{fields}]" if fields else text
+
+
+@lru_cache(8)
+def _local_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 class JsonLines(logging.Formatter):
