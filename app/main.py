@@ -31,8 +31,6 @@ from app.upstream.retries import Retrying
 from app.web.access import Access
 from app.web.auth.anonymous import Anonymous
 from app.web.auth.interface import Authenticator
-from app.web.auth.jwks import Jwks
-from app.web.auth.jwts import FixedKey, Jwts
 from app.web.auth.tokens import Tokens
 from app.web.bodies import BODY_TIMEOUT
 from app.web.conversations import ConversationRoutes
@@ -227,6 +225,9 @@ def authenticator_of(settings: Settings) -> Authenticator:
             assert settings.tokens_file is not None  # the settings were checked
             return Tokens(settings.tokens_file)
         case "jwt":
+            from app.web.auth.jwks import Jwks  # noqa: PLC0415 - cryptography, a tenth of the start
+            from app.web.auth.jwts import FixedKey, Jwts  # noqa: PLC0415
+
             assert settings.jwt_issuer is not None
             algorithms = settings.jwt_algorithms
             keys: FixedKey | Jwks
