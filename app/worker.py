@@ -1,5 +1,9 @@
 """`python -m app.worker`: one of `WORKERS` processes. The parent in `app/workers.py` starts it, and tells it the rest."""
 
+import gc
+
+gc.disable()  # until it serves: what is imported stays, and to look through it again and again takes a seventh of the start
+
 import asyncio
 import json
 import logging

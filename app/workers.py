@@ -23,7 +23,7 @@ from typing import Any
 
 from app.domain.measures import ROW_BYTES, Board, Measures
 from app.domain.startup import StartupError
-from app.serve import BACKLOG, Stop, cannot_listen, metrics_listener, say_where
+from app.serve import BACKLOG, Stop, cannot_listen, collect_what_is_new, metrics_listener, say_where
 from app.settings import Settings
 from app.shared import Shared, shared
 
@@ -57,6 +57,7 @@ async def serve_with_workers(settings: Settings) -> None:
                 measures.watch_routes(crew[0].routes)
                 await serving.enter_async_context(metrics_listener(settings, measures))
                 say_where(*listening[0][0].getsockname()[:2])
+                collect_what_is_new()
                 keeping = [asyncio.create_task(worker.keep()) for worker in crew]
                 await stop.drain.wait()
                 if settings.close_on_shutdown:  # the workers close their own
