@@ -151,7 +151,7 @@ class Journal:
         """Run a journaled script with the next commit and return its reply.
 
         It may be sent twice where a connection is lost, so it has to be one that can be repeated. Raises StoreFull, and
-        StoreUnavailable after `patience` seconds (None: waits for as long as it takes).
+        StoreUnavailable after `patience` seconds (None: waits for as long as it takes, and for its turn as tokens do).
         """
         return await self.call("EVALSHA", script.sha, len(names), *names, *args, patience=patience)
 
@@ -168,7 +168,7 @@ class Journal:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
         reply: asyncio.Future[Any] = self._loop.create_future()
         self._calls.append(Call(pack(command), reply, inf if patience is None else now + patience))
-        self._hurry = True
+        self._hurry = self._hurry or patience is not None
         self._wake()
         return reply
 

@@ -100,6 +100,21 @@ async def test_what_a_request_waits_for_does_not_wait(endless: None, journal: Jo
     assert await committed(writer) == "ab"
 
 
+async def test_what_has_all_the_time_in_the_world_goes_with_the_next_commit(
+    endless: None, journal: Journal, redis: Any
+) -> None:
+    (writer,) = await writers_of(journal, redis, 1)
+    writer.append(("message", "a"))
+    await committed(writer)
+    patient = journal.ask("ECHO", "the end", patience=None)
+    for _ in range(5):
+        await redis.ping()
+    assert not patient.done()
+    async with asyncio.timeout(10):
+        assert await journal.call("ECHO", "hello", patience=inf) == "hello"
+    assert patient.result() == "the end"
+
+
 async def test_what_was_posted_does_not_wait_for_its_turn_when_the_process_ends(
     endless: None, journal: Journal, redis: Any
 ) -> None:
