@@ -62,7 +62,7 @@ def collect_what_is_new() -> None:
     # What is alive now stays: it need not be looked at again. Nor now, which would take 0.1 s of the start.
     gc.freeze()
     # Streams make many objects and no cycles: a young generation of 700 would be looked through with every commit, one
-    # of 20,000 stops all streams for 18 ms (this one for 4). The next one is as seldom as with that: 400,000.
+    # of 20,000 stops all streams for 18 ms (this one for 5). The next one is as seldom as with that: 400,000.
     gc.set_threshold(5_000, 80, 50)
     gc.enable()
 

@@ -75,9 +75,8 @@ class Upstream:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._headers.update(extra_headers or {})
-        #: With a body.
-        self._asking = CIMultiDict({"Accept": "text/event-stream", "Content-Type": "application/json"})
-        self._asking.update(self._headers)
+        self._headers_with_body = CIMultiDict({"Accept": "text/event-stream", "Content-Type": "application/json"})
+        self._headers_with_body.update(self._headers)
         self._connect_timeout = connect_timeout
         self._limits = (first_token_timeout, token_timeout, answer_timeout)
         self._redactor = Redactor([api_key or "", *" ".join((extra_headers or {}).values()).split()])
@@ -183,8 +182,9 @@ class Upstream:
             message = "the upstream is not open"
             raise RuntimeError(message)
         target = f"{self._address.path.rstrip('/')}{path}{self._query}"
+        headers = self._headers_with_body if body else self._headers
         try:
-            return await self._transport.request(method, target, self._asking if body else self._headers, body)
+            return await self._transport.request(method, target, headers, body)
         except UpstreamError as error:
             # Not the cause's repr: that may hold the request's headers, and so the key.
             said = self._redactor.text(str(error.__cause__ or "").encode("utf-8", "replace"))

@@ -1,9 +1,8 @@
 """What a token costs, counted instead of timed: round trips, tasks and system calls, so that a regression shows."""
 
 import asyncio
-import gc
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,12 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from app.answers.runner import Runner
-from app.domain.live_log import LiveLog
-from app.store.log_writer import LogWriter
-from app.upstream.deadlines import Deadlines
-from app.upstream.decoder import Decoder
-from app.upstream.direct_reply import DirectReply
 from tests.conftest import Client
 from tests.faults.conftest import Replicas
 from tests.support.browser import ask
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
-from tests.support.sse import Frame, frames_of, read_all
+from tests.support.sse import Frame, frames_of
+from tests.support.store import reads_of
 
 TOKENS = 100
 
@@ -82,80 +76,16 @@ async def test_an_open_stream_is_a_connection_a_request_and_a_runner_and_no_furt
     assert len(connections) <= 10
 
 
-async def completed(client: Client, upstream: ScriptedUpstream) -> None:
-    async with streaming(client, "/messages", upstream):
-        pass
-
-
-async def in_one_piece(client: Client, _: ScriptedUpstream) -> None:
-    await ask(client, "Hi")
-
-
-async def stopped(client: Client, upstream: ScriptedUpstream) -> None:
-    upstream.reply(["x"] * 2, gate=upstream.gate())
-    async with client.post("/messages", json={"content": "Hi"}) as response:
-        frames = frames_of(response)
-        answer = (await anext(frames)).json["message"]
-        async with client.post(f"/messages/{answer}/stop") as told:
-            assert (await told.json())["status"] == "stopped"
-        async for _ in frames:
-            pass
-
-
-async def failed(client: Client, upstream: ScriptedUpstream) -> None:
-    upstream.error(400)
-    async with client.post("/messages", json={"content": "Hi"}) as response:
-        assert (await read_all(response))[-1].json["status"] == "failed"
-
-
-async def left(client: Client, upstream: ScriptedUpstream) -> None:
-    gate = upstream.gate()
-    script = upstream.reply(["x"] * 5, gate=gate)
-    async with client.post("/messages", json={"content": "Hi"}) as response:
-        await anext(frames_of(response))
-        response.close()
-    gate.open()
-    await upstream.wait_for_sent(script, 5)
-
-
-@pytest.mark.parametrize("way", [completed, in_one_piece, stopped, failed, left])
-async def test_nothing_of_an_answer_that_is_over_waits_for_the_collector(
-    client: Client, upstream: ScriptedUpstream, way: Callable[[Client, ScriptedUpstream], Awaitable[None]]
-) -> None:
-    """A collection is a pause of all streams: with two hundred answers' leavings 17 ms, and all their text is kept until then."""
-
-    def kept() -> list[str]:
-        ours = (Runner, LiveLog, LogWriter, DirectReply, Decoder, Deadlines)
-        return sorted(type(found).__name__ for found in gc.get_objects() if isinstance(found, ours))
-
-    await way(client, upstream)
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(3):
-            await way(client, upstream)
-        async with asyncio.timeout(10):
-            while kept():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        pytest.fail(f"kept: {kept()}")
-    finally:
-        gc.enable()
-
-
 async def test_a_token_that_comes_alone_is_one_round_trip_to_the_store(
     client: Client, redis: Any, upstream: ScriptedUpstream
 ) -> None:
-    async def reads() -> int:
-        return int((await redis.info("stats"))["total_reads_processed"])
-
     async with streaming(client, "/messages", upstream) as (frames, gate):
-        before = await reads()
+        before = await reads_of(redis)
         for _ in range(TOKENS):
             gate.release()
             await anext(frames)
         # The second INFO, and what comes by the clock: stop marks and leases.
-        assert TOKENS <= await reads() - before <= TOKENS + 15
+        assert TOKENS <= await reads_of(redis) - before <= TOKENS + 15
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux counts the system calls of a process.")

@@ -1,7 +1,6 @@
 """When a commit is made: at once where few answers are written, some milliseconds after the last one where many are."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from math import inf
 from typing import Any
 
@@ -10,25 +9,11 @@ import pytest
 from app.domain.events import Event, text_of
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
-from app.domain.measures import Measures
 from app.store import journal as subject
 from app.store import keys
-from app.store.connection import Connector
 from app.store.journal import Journal
 from app.store.log_writer import LogWriter
-from tests.support.store import StoreProcess
-
-
-@pytest.fixture
-async def journal(redis: Any, store_process: StoreProcess) -> AsyncIterator[Journal]:
-    """A journal of a real store."""
-    connector = Connector(store_process.url)
-    made = Journal(connector, durability="acknowledged", lease_seconds=3, outage_seconds=3, measures=Measures(on=False))
-    await made.start()
-    yield made
-    await made.close()
-    await connector.redis.aclose()
-    await redis.flushall()
+from tests.support.store import reads_of
 
 
 async def writers_of(journal: Journal, redis: Any, count: int) -> list[LogWriter]:
@@ -47,16 +32,13 @@ async def committed(writer: LogWriter) -> str:
 
 
 async def test_with_many_answers_tokens_that_come_one_by_one_share_commits(journal: Journal, redis: Any) -> None:
-    async def reads() -> int:
-        return int((await redis.info("stats"))["total_reads_processed"])
-
     writers = await writers_of(journal, redis, 100)
     for writer in writers:
         writer.append(("message", "a"))
     for writer in writers:
         await committed(writer)
     loop = asyncio.get_running_loop()
-    before, begun = await reads(), loop.time()
+    before, begun = await reads_of(redis), loop.time()
     for _ in range(10):
         for writer in writers:
             writer.append(("message", "b"))
@@ -64,7 +46,7 @@ async def test_with_many_answers_tokens_that_come_one_by_one_share_commits(journ
     assert {await committed(writer) for writer in writers} == {"a" + 10 * "b"}
     # Not a commit for each of the thousand tokens, but one in eight milliseconds; the rest are beats and the second INFO.
     most = (loop.time() - begun) / subject.LONGEST_SPACING_SECONDS
-    assert await reads() - before <= most + 5 + most / 50
+    assert await reads_of(redis) - before <= most + 5 + most / 50
 
 
 @pytest.fixture

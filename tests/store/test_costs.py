@@ -10,6 +10,7 @@ from tests.support.browser import ask
 from tests.support.scripted_upstream import Script, ScriptedUpstream, chunk, reply
 from tests.support.service import NO_LIMITS
 from tests.support.sse import frames_of, read_all
+from tests.support.store import reads_of
 
 
 async def counts(redis: Any) -> dict[str, int]:
@@ -53,17 +54,13 @@ async def test_an_answer_of_one_token_is_five_round_trips(
     client: Client, redis: Any, upstream: ScriptedUpstream
 ) -> None:
     """Its limits, its begin, the list, the text, and the end with all that goes with it."""
-
-    async def reads() -> int:
-        return int((await redis.info("stats"))["total_reads_processed"])
-
     upstream.default = lambda _: reply(["x"])
     await ask(client, "Hi")
     seen = []
     for _ in range(10):
-        before = await reads()
+        before = await reads_of(redis)
         await ask(client, "Hi")
-        seen.append(await reads() - before - 1)  # the second INFO
+        seen.append(await reads_of(redis) - before - 1)  # the second INFO
     assert min(seen) == 5  # the others: what comes by the clock
 
 

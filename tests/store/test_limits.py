@@ -2,34 +2,19 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from app.domain.errors import StoreUnavailable
-from app.domain.measures import Measures
 from app.store.connection import Connector
 from app.store.journal import Journal
 from app.store.limits import Limits, Place
 from tests.support.store import StoreProcess
 
 
-@pytest.fixture
-async def journal(redis: Any, store_process: StoreProcess) -> AsyncIterator[Journal]:
-    """A journal whose store has just gone away."""
-    connector = Connector(store_process.url)
-    made = Journal(connector, durability="acknowledged", lease_seconds=3, outage_seconds=3, measures=Measures(on=False))
-    await made.start()
-    made._link = None
-    yield made
-    await made.close()
-    await connector.close()
-
-
 async def test_a_store_that_fails_all_of_them_is_told_once_and_nothing_is_left_unheard(
     journal: Journal, store_process: StoreProcess
 ) -> None:
+    journal._link = None  # it has just gone away
     heard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
     limits = Limits(

@@ -5,11 +5,17 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.store.embedded import find_binary
+
+
+async def reads_of(redis: Any) -> int:
+    """Return how often the server has read from a connection: a pipeline is one read. This question is one, too."""
+    return int((await redis.info("stats"))["total_reads_processed"])
 
 
 class StoreProcess:

@@ -217,6 +217,12 @@ async def test_the_head_of_a_request_is_what_servers_expect() -> None:
     )
 
 
+async def test_a_name_is_looked_up() -> None:
+    async with serving((WHOLE,)) as raw, Upstream(base_url=raw.url.replace("127.0.0.1", "localhost")) as client:
+        assert await collect(client)
+    assert f"Host: localhost:{urlsplit(raw.url).port}".encode() in raw.requests[0]
+
+
 async def _reply(raw: Raw) -> tuple[direct.DirectTransport, Reply]:
     transport = direct.DirectTransport(urlsplit(raw.url), connect_timeout=5)
     return transport, await transport.request("POST", "/v1", {}, b"x")
