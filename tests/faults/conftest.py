@@ -38,7 +38,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 async def own_store(folder: Path) -> AsyncIterator[StoreProcess]:
     """A store of the test's own, to be killed; each write is on the disk before it is acknowledged to anybody."""
-    process = StoreProcess(folder)
+    process = StoreProcess(folder, "--appendfsync", "always")
     await process.start()
     yield process
     process.close()
