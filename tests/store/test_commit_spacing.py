@@ -13,7 +13,8 @@ from app.store import journal as subject
 from app.store import keys
 from app.store.journal import Journal
 from app.store.log_writer import LogWriter
-from tests.support.store import reads_of
+from tests.store.conftest import journal_of
+from tests.support.store import StoreProcess, reads_of
 
 
 async def writers_of(journal: Journal, redis: Any, count: int) -> list[LogWriter]:
@@ -27,7 +28,7 @@ async def writers_of(journal: Journal, redis: Any, count: int) -> list[LogWriter
 async def committed(writer: LogWriter) -> str:
     """Wait until all that a writer has is committed, and return the answer's text so far."""
     async with asyncio.timeout(10):
-        await writer.flush()
+        await writer.room(1)
     return text_of(writer.live.events, "message")
 
 
@@ -44,20 +45,25 @@ async def test_with_many_answers_tokens_that_come_one_by_one_share_commits(journ
             writer.append(("message", "b"))
             await asyncio.sleep(0)
     assert {await committed(writer) for writer in writers} == {"a" + 10 * "b"}
-    # Not a commit for each of the thousand tokens, but one in eight milliseconds; the rest are beats and the second INFO.
+    # Not a commit for each of the thousand tokens, but one in ten milliseconds; the rest are beats and the second INFO.
     most = (loop.time() - begun) / subject.LONGEST_SPACING_SECONDS
     assert await reads_of(redis) - before <= most + 5 + most / 50
 
 
 @pytest.fixture
-def endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is committed again of itself, and the journal reads no stop marks."""
-    monkeypatch.setattr(subject, "SPACING_SECONDS", 3600.0)
-    monkeypatch.setattr(subject, "LONGEST_SPACING_SECONDS", 3600.0)
+def no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal reads no stop marks, so nothing is committed with them."""
     monkeypatch.setattr(subject, "BEAT_SECONDS", 3600.0)
 
 
-async def test_the_first_words_of_an_answer_do_not_wait_and_take_along_what_does(
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch, no_beats: None) -> None:
+    """Nothing is committed again of itself."""
+    monkeypatch.setattr(subject, "SPACING_SECONDS", 3600.0)
+    monkeypatch.setattr(subject, "LONGEST_SPACING_SECONDS", 3600.0)
+
+
+async def test_the_first_words_of_an_answer_do_not_wait_for_their_turn_and_go_alone(
     endless: None, journal: Journal, redis: Any
 ) -> None:
     writer, other = await writers_of(journal, redis, 2)
@@ -69,17 +75,51 @@ async def test_the_first_words_of_an_answer_do_not_wait_and_take_along_what_does
     assert text_of(writer.live.events, "message") == "a"
     other.append(("message", "A"))
     assert await committed(other) == "A"
-    assert await committed(writer) == "ab"
+    assert text_of(writer.live.events, "message") == "a"
 
 
-async def test_what_a_request_waits_for_does_not_wait(endless: None, journal: Journal, redis: Any) -> None:
+async def test_what_a_request_waits_for_does_not_wait_for_its_turn_and_goes_alone(
+    endless: None, journal: Journal, redis: Any
+) -> None:
     (writer,) = await writers_of(journal, redis, 1)
     writer.append(("message", "a"))
     await committed(writer)
     writer.append(("message", "b"))
     async with asyncio.timeout(10):
         assert await journal.call("ECHO", "hello", patience=inf) == "hello"
-    assert await committed(writer) == "ab"
+    assert text_of(writer.live.events, "message") == "a"
+
+
+async def test_where_each_commit_waits_for_the_disk_it_takes_all_along(
+    endless: None, redis: Any, store_process: StoreProcess
+) -> None:
+    await redis.config_set("appendonly", "yes")
+    try:
+        async with journal_of(store_process, durability="fsync") as journal:
+            (writer,) = await writers_of(journal, redis, 1)
+            writer.append(("message", "a"))
+            await committed(writer)
+            writer.append(("message", "b"))
+            async with asyncio.timeout(10):
+                assert await journal.call("ECHO", "hello", patience=inf) == "hello"
+            assert text_of(writer.live.events, "message") == "ab"
+    finally:
+        await redis.config_set("appendonly", "no")
+        await redis.flushall()
+
+
+async def test_words_do_not_wait_longer_because_a_request_has_left_that_hurried(
+    no_beats: None, journal: Journal, redis: Any
+) -> None:
+    writers = await writers_of(journal, redis, 100)
+    for writer in writers:
+        writer.append(("message", "a"))
+    for writer in writers:
+        await committed(writer)
+    left = journal.ask("ECHO", "hello")
+    writers[0].append(("message", "b"))
+    left.cancel()
+    assert await committed(writers[0]) == "ab"
 
 
 async def test_what_has_all_the_time_in_the_world_goes_with_the_next_commit(
