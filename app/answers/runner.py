@@ -141,14 +141,19 @@ class Runner:
 
     async def _finish(self, ending: Ending) -> None:
         writer, live = self._writer, self.live
-        await writer.flush()
-        if writer.broken is Interrupt.FULL and self._interrupted is not None:
-            ending = self._interrupted
-        if writer.broken not in _WRITTEN_BY_OTHERS:
-            outcome = await self._store.finish(self.head, live.events, ending, writer.last_id, self._place)
+        last_id = None
+        # Again where a failover has lost what was committed, and the writer has put it back: as another entry.
+        while writer.last_id != last_id:
+            tail = await writer.tail()
+            if writer.broken in _WRITTEN_BY_OTHERS:
+                break
+            if writer.broken is Interrupt.FULL and self._interrupted is not None:
+                ending = self._interrupted
+            last_id = writer.last_id
+            outcome = await self._store.finish(self.head, live.events, ending, last_id, tail=tail, place=self._place)
             if outcome.finished == "done":
                 self.record = outcome.record
-                live.extend([outcome.end])
+                live.extend([*tail, outcome.end])
                 return
         await self._read_foreign_end()
 

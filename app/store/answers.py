@@ -1,6 +1,7 @@
 """The transitions of an answer in the store: begin, finish, stop mark; and reading its log."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from app.domain.context import BYTES_PER_TOKEN
@@ -11,6 +12,7 @@ from app.domain.errors import (
     InvalidRequest,
     NotAnAnswer,
     NotFound,
+    ParleyError,
 )
 from app.domain.events import TEXT_KINDS, Event
 from app.domain.ids import MessageRef, message_id
@@ -175,36 +177,31 @@ class AnswerStore:
                 return Begun(head, system or None, records)
             case ["attach", number]:
                 return Attached(MessageRef(conversation, number))
-            case ["busy", number]:
-                raise ConversationBusy(
-                    "An answer is being written in this conversation. Read it, stop it, or wait for its end.",
-                    message=message_id(conversation, number),
-                )
-            case ["full"]:
-                raise ConversationFull("This conversation is as large as one may become. Go on in a new one.")
-            case ["key_reused"]:
-                raise IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
-            case ["no_parent"]:
-                errors = [{"field": "parent", "message": "no such message in this conversation"}]
-                raise InvalidRequest("`parent` is no message of this conversation.", errors=errors)
-            case ["not_an_answer"]:
-                raise NotAnAnswer("That message is a user's; only an answer can be regenerated.")
-        raise NotFound("There is no such conversation.")
+        raise _refusal(reply, conversation)
 
     async def finish(
-        self, head: AnswerHead, events: list[Event], ending: Ending, last_id: str | None, place: Place | None = None
+        self,
+        head: AnswerHead,
+        events: list[Event],
+        ending: Ending,
+        last_id: str | None,
+        *,
+        tail: Sequence[Event] = (),
+        place: Place | None = None,
     ) -> Outcome:
         """End an answer whose log holds exactly `events`, the last entry being `last_id`; return what came of it.
 
-        `last_id` None: the log is lost, only the message can be ended. `place`: what is given back with it, and in
-        whose list the conversation comes to the top; None where another process's answer is ended.
+        `last_id` None: the log is lost, only the message can be ended. `tail`: what is appended before the end.
+        `place`: what is given back with it, and in whose list the conversation comes to the top; None where another
+        process's answer is ended.
 
         Waits for a store that is away. With 'refused' somebody else has ended it, or it still grows; with 'gone' there
         is nothing left to end.
         """
         ref, now = head.ref, now_ms()
         position = events[-1].end if events else 0
-        end = Event("end", end_data(ending), position + 1)
+        events = [*events, *tail]
+        end = Event("end", end_data(ending), (events[-1].end if events else 0) + 1)
         record = ended_record(head, events, ending, now)
         usage = ending.usage
         if place is not None:  # goes with the same commit, so that whoever sees the end sees these
@@ -218,7 +215,6 @@ class AnswerStore:
                     ref.number,
                     last_id or "",
                     entry_id(position),
-                    end.data,
                     record,
                     now,
                     self._ttl_ms,
@@ -226,6 +222,7 @@ class AnswerStore:
                     usage["prompt_tokens"] if usage else 0,
                     usage["completion_tokens"] if usage else 0,
                     usage["total_tokens"] if usage else 0,
+                    *(word for event in (*tail, end) for word in event[:2]),
                 ],
                 patience=None,
             )
@@ -284,6 +281,26 @@ class AnswerStore:
         self._journal.post("ZADD", name, *options, "GT", activity, conversation)
         if self._ttl_ms:
             self._journal.post("PEXPIRE", name, self._ttl_ms)
+
+
+def _refusal(reply: list[Any], conversation: str) -> ParleyError:
+    """Return why an answer was not begun."""
+    match reply:
+        case ["busy", number]:
+            return ConversationBusy(
+                "An answer is being written in this conversation. Read it, stop it, or wait for its end.",
+                message=message_id(conversation, number),
+            )
+        case ["full"]:
+            return ConversationFull("This conversation is as large as one may become. Go on in a new one.")
+        case ["key_reused"]:
+            return IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
+        case ["no_parent"]:
+            errors = [{"field": "parent", "message": "no such message in this conversation"}]
+            return InvalidRequest("`parent` is no message of this conversation.", errors=errors)
+        case ["not_an_answer"]:
+            return NotAnAnswer("That message is a user's; only an answer can be regenerated.")
+    return NotFound("There is no such conversation.")
 
 
 def _spent(head: AnswerHead, events: list[Event], ending: Ending) -> int:

@@ -20,6 +20,8 @@ from app.store.entries import Entry, entry_events, entry_id, position_of
 
 #: Text is joined to events of so many characters at most: a reader that takes nothing has one of them in its buffer.
 LARGEST_JOINED = 65_536
+#: The end takes along so many pieces at most: a script unpacks no more than some thousands.
+LONGEST_TAIL = 1000
 
 _PACKED_KINDS: dict[Kind, bytes] = {kind: b"$%d\r\n%b\r\n" % (len(kind), kind.encode()) for kind in get_args(Kind)}
 
@@ -39,6 +41,7 @@ class LogWriter:
 
     __slots__ = (
         "_append",
+        "_closing",
         "_pending",
         "_sent",
         "_sent_bytes",
@@ -85,6 +88,7 @@ class LogWriter:
         self._sent: list[Event] = []
         self._sent_bytes = 0  # of `buffered`, those that the entry in flight has
         self._sent_id = ""
+        self._closing = False
         self._waiter: asyncio.Future[None] | None = None
 
     def append(self, piece: tuple[Kind, str]) -> None:
@@ -101,16 +105,32 @@ class LogWriter:
         while self.buffered >= limit and self.broken is None:
             await self._change()
 
-    async def flush(self) -> None:
-        """Wait until all is committed, or nothing more can be written."""
-        await self.room(1)
+    async def tail(self) -> list[Event]:
+        """Return what is left to append, neighbouring text joined: the end will take it along. Nothing may come after it.
+
+        Waits until all before it is committed; returns nothing where nothing more can be written.
+        """
+        self._closing = True
+        while not self._is_tail and self.broken is None:
+            await self._change()
+        return list(numbered(_joined(self._pending), self.stored))
+
+    @property
+    def _is_tail(self) -> bool:
+        """Is what is pending left to the end? Only what the end's script can take, and what stands right before it."""
+        return (
+            self._closing
+            and not self._sent
+            and self.stored >= self.live.position
+            and len(self._pending) <= LONGEST_TAIL
+        )
 
     def take(self) -> bytes | None:
         """Return the command, packed, that appends all that the log has not, as one entry, neighbouring text joined.
 
         None where there is nothing. While an entry is in flight there is not: one append at a time.
         """
-        if self._sent or self.broken is not None:
+        if self._sent or self.broken is not None or self._is_tail:
             return None
         pieces, position = self._pending, self.stored
         if position < self.live.position:

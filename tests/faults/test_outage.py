@@ -180,6 +180,36 @@ async def test_entries_that_were_acknowledged_and_then_lost_are_written_again_fr
         assert taken.end["status"] == "completed"
 
 
+async def test_an_answer_that_ends_while_a_failover_loses_its_last_entries_is_complete(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+) -> None:
+    async with asyncio.timeout(60):
+        (service,) = await replicas(1, lease_seconds=3)
+        gate = upstream.gate()
+        upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = await _begin(session, service.url, until=7)
+        old = own_store.folder / "old"
+        shutil.copytree(own_store.folder / "appendonlydir", old)
+        gate.release(len(WORDS) - 3)
+        whole = 1 + len("".join(WORDS))
+        async with session.get(f"{service.url}/messages/{reader.answer}/events") as response:
+            elsewhere = Reader()
+            await elsewhere.read(response, until=whole)
+        own_store.kill()
+        gate.open()
+        await upstream.wait_for_open_streams(0)  # nothing is left to write but the end
+        shutil.rmtree(own_store.folder / "appendonlydir")
+        old.rename(own_store.folder / "appendonlydir")
+        await own_store.start()
+        for taken in (reader, elsewhere):
+            await taken.finish(session, service.url)
+    for taken in (reader, elsewhere):
+        assert taken.text == "".join(WORDS)
+        assert taken.end is not None
+        assert taken.end["status"] == "completed"
+
+
 async def test_an_outage_longer_than_the_limit_fails_the_answer_with_its_text_and_refuses_posts_meanwhile(
     session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
 ) -> None:

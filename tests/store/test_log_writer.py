@@ -4,16 +4,20 @@ The log here is a list that follows XADD's rules (an id must be above the top); 
 the tests against a real one.
 """
 
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
 import hiredis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from app.domain.events import Event, Kind, text_of
+from app.domain.events import Event, Kind, numbered, text_of
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.store.entries import Entry, log_events
-from app.store.log_writer import Interrupt, LogWriter
+from app.store.log_writer import LONGEST_TAIL, Interrupt, LogWriter
 
 START = Event("start", "{}", 1)
 
@@ -89,29 +93,80 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS)
-@settings(max_examples=300)
-def test_nothing_is_lost_repeated_or_reordered_whatever_is_lost_on_the_way(steps: list[tuple[str, str]]) -> None:
-    log = Log()
-    writer, written = log.writer, {"message": "", "reasoning": "", "notice": ""}
+def written(log: Log, steps: list[tuple[str, str]]) -> dict[Kind, str]:
+    """Do all that, and return what was appended, by its kind."""
+    appended: dict[Kind, str] = {"message": "", "reasoning": "", "notice": ""}
     for number, (step, detail) in enumerate(steps):
         if step == "append":
-            data = f"{number},"
-            written[detail] += data
-            writer.append((detail, data))  # type: ignore[arg-type]
+            piece = (cast("Kind", detail), f"{number},")
+            appended[piece[0]] += piece[1]
+            log.writer.append(piece)
         elif step == "fail over":
             log.fail_over(int(detail))
         elif step == "fail back":
             log.fail_back()
         else:
             log.commit(step)
-    while (command := writer.take()) is not None:
-        writer.acknowledged(log.apply(command))
+    return appended
+
+
+def told(events: Sequence[Event]) -> dict[Kind, str]:
+    """Return what events say, by their kind."""
+    return {kind: text_of(events, kind) for kind in ("message", "reasoning", "notice")}
+
+
+@given(STEPS)
+@settings(max_examples=300)
+def test_nothing_is_lost_repeated_or_reordered_whatever_is_lost_on_the_way(steps: list[tuple[str, str]]) -> None:
+    log = Log()
+    appended = written(log, steps)
+    while (command := log.writer.take()) is not None:
+        log.writer.acknowledged(log.apply(command))
     assert log.interrupts == []
-    kinds: list[Kind] = ["message", "reasoning", "notice"]
-    for events in (log.live.events, log_events(log.entries)):
-        assert {kind: text_of(events, kind) for kind in kinds} == written
+    assert told(log.live.events) == told(log_events(log.entries)) == appended
     assert log_events(log.entries)[-1].end == log.live.position
+
+
+async def tail_of(log: Log) -> list[Event]:
+    """Return what is left to the end, once the journal has committed what must stand before it."""
+    asked = asyncio.ensure_future(log.writer.tail())
+    await asyncio.sleep(0)
+    while not asked.done():
+        log.writer.acknowledged(log.apply(log.writer.take()))
+        await asyncio.sleep(0)
+    return asked.result()
+
+
+@given(STEPS, st.integers(0, 4))
+@settings(max_examples=300)
+def test_what_is_left_to_the_end_follows_what_is_committed_also_when_a_failover_loses_some_of_that(
+    steps: list[tuple[str, str]], lost: int
+) -> None:
+    async def end() -> None:
+        log = Log()
+        appended = written(log, steps)
+        for _ in range(2):
+            tail = await tail_of(log)
+            committed = log_events(log.entries)
+            assert log.interrupts == []
+            assert told([*log.live.events, *tail]) == told([*committed, *tail]) == appended
+            assert list(numbered((event[:2] for event in tail), committed[-1].end)) == tail
+            assert log.writer.last_id == log.entries[-1][0]
+            assert log.writer.take() is None
+            log.fail_over(lost)
+
+    asyncio.run(end())
+
+
+def test_what_is_too_much_for_the_end_to_take_along_is_committed_before_it() -> None:
+    async def end() -> None:
+        log = Log()
+        for number in range(LONGEST_TAIL + 1):
+            log.writer.append(("notice", str(number)))
+        assert await tail_of(log) == []
+        assert len(log_events(log.entries)) == 1 + LONGEST_TAIL + 1
+
+    asyncio.run(end())
 
 
 def test_an_entry_of_somebody_else_at_the_next_position_stops_the_writer() -> None:
