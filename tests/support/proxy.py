@@ -77,7 +77,8 @@ class Proxy:
         finally:
             for end in (writer, *(there[1:] if "there" in locals() else ())):
                 self._writers.discard(end)
-                end.transport.abort()
+                with suppress(AttributeError):  # of Python 3.11.2, with TLS, where it is closed already
+                    end.transport.abort()
             self._pumps.discard(task)
 
     async def _rest(self, source: asyncio.StreamReader) -> bytes:
