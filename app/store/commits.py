@@ -1,10 +1,12 @@
-"""What a commit is made of: calls, the answers' appends, and the beats."""
+"""What a commit is made of: calls, the answers' appends, and the beats; and what waits for the next one."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from app.domain.events import START_POSITION
 from app.store.log_writer import LogWriter
 
 log = logging.getLogger("parley.journal")
@@ -53,3 +55,56 @@ class Commit(NamedTuple):
     writers: list[LogWriter]
     beats: list[Command]
     since: float
+
+
+class Waiting:
+    """Calls, and answers that have words to commit."""
+
+    def __init__(self) -> None:
+        self.calls: deque[Call] = deque()
+        #: Is there anything that should not wait for its turn?
+        self.hurry = False
+        self._first: dict[LogWriter, None] = {}  # those whose first words these are: somebody has waited for them
+        self._others: dict[LogWriter, None] = {}
+
+    def __bool__(self) -> bool:
+        """Is there anything?"""
+        return bool(self._others or self.calls or self._first)
+
+    def call(self, call: Call, *, hurry: bool = False) -> None:
+        """Add a call."""
+        self.calls.append(call)
+        self.hurry = self.hurry or hurry
+
+    def repeat(self, calls: Iterable[Call]) -> None:
+        """Put the calls of a commit that was lost before all others."""
+        self.calls.extendleft(call for call in reversed([*calls]) if call.wanted)
+
+    def words(self, writer: LogWriter) -> None:
+        """Add an answer."""
+        if writer.stored == START_POSITION:
+            self._first[writer] = None
+            self.hurry = True
+        else:
+            self._others[writer] = None
+
+    def forget(self, writer: LogWriter) -> None:
+        """Undo `words`."""
+        self._first.pop(writer, None)
+        self._others.pop(writer, None)
+
+    def take(self, *, all_words: bool) -> tuple[list[Call], list[LogWriter], list[bytes]]:
+        """Return all calls, the answers with first words, or with any, and the commands of both, packed, in that order."""
+        self.hurry = False
+        calls = [call for call in self.calls if call.wanted]
+        self.calls.clear()
+        packed = [call.packed for call in calls]
+        writers: list[LogWriter] = []
+        for waiting in (self._first, self._others) if all_words else (self._first,):
+            for writer in waiting:
+                append = writer.take()
+                if append is not None:
+                    writers.append(writer)
+                    packed.append(append)
+            waiting.clear()
+        return calls, writers, packed

@@ -12,7 +12,6 @@ meanwhile. The task `_run` connects, recovers, and otherwise waits for the link 
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -22,13 +21,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from app.domain.errors import ParleyError, StoreUnavailable
-from app.domain.events import START_POSITION
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
 from app.domain.startup import StartupError
 from app.store import keys
-from app.store.commits import Call, Command, Commit
+from app.store.commits import Call, Command, Commit, Waiting
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, is_passing, pack, store_errors
 from app.store.link import Link, link
 from app.store.log_writer import Interrupt, LogWriter
@@ -83,16 +81,13 @@ class Journal:
         self._loop: asyncio.AbstractEventLoop
         self._commit_seconds = REPLY_SECONDS + (outage_seconds if self._wait else 0)
         self._writers: dict[MessageRef, LogWriter] = {}
-        self._first: dict[LogWriter, None] = {}  # those with first words
-        self._dirty: dict[LogWriter, None] = {}  # and those with others
-        self._calls: deque[Call] = deque()
+        self._waiting = Waiting()
         self._beats = 0
         self._beat_due = False
         self._link: Link | None = None
         self._soon = False  # is there a commit at the end of this turn of the loop?
         self._later: asyncio.TimerHandle | None = None  # one that waits for its turn
         self._rest_until = 0.0  # the next turn
-        self._hurry = False  # has anything come that should not wait?
         self._in_flight: Commit | None = None
         self._down_since: float | None = None
         self._last_error = "no answer"
@@ -119,7 +114,7 @@ class Journal:
 
     async def close(self) -> None:
         """Send what has been posted, and end the connection. What is not committed then is lost: end all answers first."""
-        if self._link is not None and (self._calls or self._in_flight):
+        if self._link is not None and (self._waiting.calls or self._in_flight):
             with suppress(TimeoutError, ParleyError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self.call("PING")  # answered behind all that
@@ -129,7 +124,7 @@ class Journal:
         for timer in (self._give_up, self._later):
             if timer is not None:
                 timer.cancel()
-        for call in self._calls:
+        for call in self._waiting.calls:
             if call.reply is not None:
                 call.reply.cancel()
 
@@ -142,8 +137,7 @@ class Journal:
     def release(self, writer: LogWriter) -> None:
         """Forget a writer."""
         self._writers.pop(writer.ref, None)
-        self._dirty.pop(writer, None)
-        self._first.pop(writer, None)
+        self._waiting.forget(writer)
         # It belongs to whom it interrupts: that circle would keep an answer that is over until the collector comes.
         writer.interrupt = _ignore
 
@@ -169,14 +163,14 @@ class Journal:
         if patience is not None and down is not None and now - down > patience:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
         reply: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.append(Call(pack(command), reply, inf if patience is None else now + patience))
-        self._hurry = self._hurry or patience is not None
+        call = Call(pack(command), reply, inf if patience is None else now + patience)
+        self._waiting.call(call, hurry=patience is not None)
         self._wake()
         return reply
 
     def post(self, *command: str | int) -> None:
         """Send one command that can be repeated, some time soon; nobody waits for its reply, an error is logged."""
-        self._calls.append(Call(pack(command), None, inf))
+        self._waiting.call(Call(pack(command), None, inf))
         self._wake()
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -228,7 +222,7 @@ class Journal:
         if self._link is None or self._link.busy or self._soon:
             return
         wait = self._rest_until - self._loop.time()
-        if self._hurry or wait < SHORTEST_WAIT_SECONDS:
+        if self._waiting.hurry or wait < SHORTEST_WAIT_SECONDS:
             self._soon = True
             self._loop.call_soon(self._commit)
         elif self._later is None:
@@ -245,26 +239,15 @@ class Journal:
         connected = self._link
         if connected is None or connected.busy:
             return
-        self._hurry = False
-        calls = [call for call in self._calls if call.wanted]
-        self._calls.clear()
-        packed = [call.packed for call in calls]
-        writers: list[LogWriter] = []
         now = self._loop.time()
-        waiting = [self._first]
-        if self._wait or self._rest_until - now < SHORTEST_WAIT_SECONDS:
-            waiting.append(self._dirty)
+        in_turn = self._rest_until - now < SHORTEST_WAIT_SECONDS
+        if in_turn:
             self._rest_until = now + min(SPACING_SECONDS * len(self._writers), LONGEST_SPACING_SECONDS)
             if self._later is not None:
                 self._later.cancel()
                 self._later = None
-        for some in waiting:
-            for writer in some:
-                append = writer.take()
-                if append is not None:
-                    writers.append(writer)
-                    packed.append(append)
-            some.clear()
+        # Where a commit waits for more than Redis, two of them would take twice as long as one.
+        calls, writers, packed = self._waiting.take(all_words=in_turn or bool(self._wait))
         beats: list[Command] = []
         if self._beat_due:
             self._beat_due = False
@@ -273,7 +256,7 @@ class Journal:
         if packed:
             self._in_flight = Commit(calls, writers, beats, now)
             connected.send(packed + self._wait, self._acknowledged)
-        elif self._dirty:
+        elif self._waiting:
             self._wake()  # whoever hurried has left
 
     def _acknowledged(self, replies: list[Any]) -> None:
@@ -292,7 +275,7 @@ class Journal:
             replies = replies[len(calls) : first_beat]
         for writer, reply in zip(writers, replies, strict=False):
             writer.acknowledged(reply)
-        if self._first or self._dirty or self._calls:
+        if self._waiting:
             self._wake()
 
     def _check(self, replies: list[Any]) -> None:
@@ -308,7 +291,7 @@ class Journal:
         """Queue the calls of a commit that was lost again; what the writers had in flight, they know themselves."""
         lost, self._in_flight = self._in_flight, None
         if lost is not None:
-            self._calls.extendleft(call for call in reversed(lost.calls) if call.wanted)
+            self._waiting.repeat(lost.calls)
 
     def _check_durability(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):
@@ -341,7 +324,7 @@ class Journal:
 
     def _expire_calls(self) -> None:
         now = self._loop.time()
-        for call in (*self._calls, *(self._in_flight.calls if self._in_flight is not None else ())):
+        for call in (*self._waiting.calls, *(self._in_flight.calls if self._in_flight is not None else ())):
             if call.until < now:
                 call.fail(TimeoutError())
 
@@ -363,14 +346,9 @@ class Journal:
     # --- states -------------------------------------------------------------------------------------------------------
 
     def _wake_for(self, writer: LogWriter) -> None:
-        if writer.stored == START_POSITION:  # its first words: somebody has waited for them
-            self._first[writer] = None
-            self._hurry = True
+        self._waiting.words(writer)
+        if self._later is None or self._waiting.hurry:
             self._wake()
-        else:
-            self._dirty[writer] = None
-            if self._later is None:
-                self._wake()
 
     def _went_down(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__

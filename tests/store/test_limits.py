@@ -31,13 +31,13 @@ async def test_a_store_that_fails_all_of_them_is_told_once_and_nothing_is_left_u
     )
     taking = asyncio.create_task(limits.take(Place("owner", "address", "name")))
     async with asyncio.timeout(10):
-        while len(journal._calls) < 2:
+        while len(journal._waiting.calls) < 2:
             await asyncio.sleep(0)
-    for call in journal._calls:
+    for call in journal._waiting.calls:
         call.fail(TimeoutError())
     await asyncio.wait((taking,), timeout=10)
     assert isinstance(taking.exception(), StoreUnavailable)  # not raised: a traceback would keep all of it
-    journal._calls.clear()
+    journal._waiting.calls.clear()
     del call, taking
     gc.collect()
     assert heard == []
