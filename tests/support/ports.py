@@ -4,8 +4,9 @@ import itertools
 import random
 import socket
 
-#: Below the ports that systems give to connections (from 32,768 on Linux): one that is free now could be taken by then.
-_LOWEST = 10_000
+#: Above the ports that browsers refuse, and below those that systems give to connections (from 32,768 on Linux): one of
+#: these that is free now could be taken by then.
+_LOWEST = 11_000
 _COUNT = 20_000
 
 #: Each port once, and every process of a test run begins elsewhere.
