@@ -5,13 +5,16 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
+from aiohttp import ClientSession
 
 from tests.support.needs import needs
+from tests.support.otlp import receiving
 from tests.support.service import ServiceProcess
 from tests.support.sse import parse_all
 
@@ -19,10 +22,17 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def _commands() -> list[str]:
-    """Return the shell blocks that talk to the service, in order."""
+def _commands(word: str) -> list[str]:
+    """Return the shell blocks with a word, in order."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    return [block for block in blocks if "curl" in block]
+    return [block for block in blocks if word in block]
+
+
+def _settings(line: str) -> dict[str, str]:
+    """Return the settings of a line that is nothing but them and `make run`."""
+    *words, make, run = line.split()
+    assert (make, run) == ("make", "run")
+    return {name.lower(): value for name, value in (word.split("=", 1) for word in words)}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -45,7 +55,7 @@ async def _shell(script: str, service: ServiceProcess) -> str:
 
 
 async def test_the_curl_commands_do_what_the_readme_says(service: ServiceProcess) -> None:
-    stream, ask, read, resume, stop = _commands()
+    stream, ask, read, resume, stop = _commands("curl")
     async with asyncio.timeout(90):
         first = parse_all(await _shell(stream, service))
         assert [first[0].event, first[-1].event] == ["start", "end"]
@@ -71,6 +81,51 @@ async def test_the_curl_commands_do_what_the_readme_says(service: ServiceProcess
         text = "".join(frame.data for frame in seen + rest if frame.event == "message")
         assert f'"id":"{answer}"' in stopped
         assert text.split("\n")[-1] in stopped
+
+
+async def test_the_lines_for_tokens_let_in_who_brings_what_they_print(tmp_path: Path) -> None:
+    ((new, serve),) = (block.splitlines() for block in _commands("token new"))
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euc", new.replace(".venv/bin/python", sys.executable)),
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    service = await ServiceProcess(tmp_path, **_settings(serve)).start()
+    try:
+        async with ClientSession() as session:
+            seen = []
+            for headers in ({}, {"Authorization": f"Bearer {printed.decode().split()[-1]}"}):
+                async with session.get(f"{service.url}/conversations", headers=headers) as response:
+                    seen.append(response.status)
+    finally:
+        service.close()
+    assert seen == [401, 200]
+
+
+async def test_the_lines_for_traces_send_them_to_a_collector(tmp_path: Path) -> None:
+    ((install, serve),) = (block.splitlines() for block in _commands("OTEL_"))
+    python, rest = install.split(" -m pip install ")
+    assert python == ".venv/bin/python"
+    # They are among those for the tests: nothing is to be installed, nor would it be.
+    command = (sys.executable, "-m", "pip", "install", "--dry-run", *rest.split())
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=ROOT)
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"Would install" not in said
+    async with receiving() as receiver:
+        settings = _settings(serve)
+        assert settings.keys() == {"otel_exporter_otlp_endpoint"}
+        settings = dict.fromkeys(settings, receiver.url)
+        service = await ServiceProcess(tmp_path, **settings, otel_bsp_schedule_delay="100").start()
+        try:
+            async with ClientSession() as session, session.get(f"{service.url}/models") as response:
+                assert response.status == 200
+            assert await receiver.named("GET /models")
+        finally:
+            service.close()
 
 
 def test_make_knows_every_target_that_the_readme_names() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from aiohttp import ClientSession
 
+from tests.support.otlp import Receiver, receiving
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.service import ServiceProcess
@@ -18,43 +18,10 @@ from tests.support.service import ServiceProcess
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-class Receiver:
-    """What listens for OTLP over HTTP."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.spans: list[Any] = []
-        self.service = ""
-        self.raw = b""
-
-    async def take(self, request: web.Request) -> web.Response:
-        self.raw += (body := await request.read())
-        message = ExportTraceServiceRequest.FromString(body)
-        for resource in message.resource_spans:
-            self.service = {a.key: a.value.string_value for a in resource.resource.attributes}["service.name"]
-            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
-        return web.Response()
-
-    async def named(self, *names: str) -> list[Any]:
-        """Wait until spans of these names are there, and return one of each."""
-        async with asyncio.timeout(15):
-            while not set(names) <= {span.name for span in self.spans}:
-                await asyncio.sleep(0.01)
-        return [next(span for span in self.spans if span.name == name) for name in names]
-
-
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    taker = Receiver()
-    app = web.Application()
-    app.router.add_post("/v1/traces", taker.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    taker.url = f"http://{host}:{port}"
-    yield taker
-    await runner.cleanup()
+    async with receiving() as taker:
+        yield taker
 
 
 def _attributes(span: Any) -> dict[str, Any]:
