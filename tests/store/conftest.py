@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
+from app.domain.events import Event
+from app.domain.ids import MessageRef
+from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
+from app.store import keys
 from app.store.connection import Connector
 from app.store.journal import Durability, Journal
+from app.store.log_writer import LogWriter
 from tests.support.store import StoreProcess
 
 
@@ -29,3 +34,11 @@ async def journal(redis: Any, store_process: StoreProcess) -> AsyncIterator[Jour
     async with journal_of(store_process, durability="acknowledged") as made:
         yield made
     await redis.flushall()
+
+
+async def writers_of(journal: Journal, redis: Any, count: int) -> list[LogWriter]:
+    """Open answers, as `begin` leaves them."""
+    refs = [MessageRef(f"{number:032x}", 2) for number in range(count)]
+    for ref in refs:
+        await redis.xadd(keys.events(*ref), {"start": "{}"}, id="1-0")
+    return [journal.open(ref, "runner", LiveLog([Event("start", "{}", 1)]), lambda _: None) for ref in refs]

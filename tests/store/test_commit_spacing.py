@@ -6,23 +6,12 @@ from typing import Any
 
 import pytest
 
-from app.domain.events import Event, text_of
-from app.domain.ids import MessageRef
-from app.domain.live_log import LiveLog
+from app.domain.events import text_of
 from app.store import journal as subject
-from app.store import keys
 from app.store.journal import Journal
 from app.store.log_writer import LogWriter
-from tests.store.conftest import journal_of
+from tests.store.conftest import journal_of, writers_of
 from tests.support.store import StoreProcess, reads_of
-
-
-async def writers_of(journal: Journal, redis: Any, count: int) -> list[LogWriter]:
-    """Open answers, as `begin` leaves them."""
-    refs = [MessageRef(f"{number:032x}", 2) for number in range(count)]
-    for ref in refs:
-        await redis.xadd(keys.events(*ref), {"start": "{}"}, id="1-0")
-    return [journal.open(ref, "runner", LiveLog([Event("start", "{}", 1)]), lambda _: None) for ref in refs]
 
 
 async def committed(writer: LogWriter) -> str:
