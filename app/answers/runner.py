@@ -141,16 +141,18 @@ class Runner:
 
     async def _finish(self, ending: Ending) -> None:
         writer, live = self._writer, self.live
-        last_id = None
-        # Again where a failover has lost what was committed, and the writer has put it back: as another entry.
-        while writer.last_id != last_id:
+        reconciled = -1
+        # Again where a failover has lost what was committed, and the writer has put it back: in other entries.
+        while writer.reconciled != reconciled:
             tail = await writer.tail()
             if writer.broken in _WRITTEN_BY_OTHERS:
                 break
             if writer.broken is Interrupt.FULL and self._interrupted is not None:
                 ending = self._interrupted
-            last_id = writer.last_id
-            outcome = await self._store.finish(self.head, live.events, ending, last_id, tail=tail, place=self._place)
+            reconciled = writer.reconciled
+            outcome = await self._store.finish(
+                self.head, live.events, ending, writer.last_id, tail=tail, place=self._place
+            )
             if outcome.finished == "done":
                 self.record = outcome.record
                 live.extend([*tail, outcome.end])

@@ -54,6 +54,7 @@ class LogWriter:
         "key",
         "last_id",
         "live",
+        "reconciled",
         "ref",
         "runner",
         "stored",
@@ -79,6 +80,8 @@ class LogWriter:
         #: Where the log in the store ends, and the id of its last entry.
         self.stored = live.position
         self.last_id = entry_id(0)
+        #: How often it was compared with the log anew: `last_id` may then be another entry, also one of the same id.
+        self.reconciled = 0
         #: How many bytes (UTF-8) are not acknowledged.
         self.buffered = 0
         #: Nothing more can be written: the log is somebody else's, gone, or full.
@@ -175,6 +178,7 @@ class LogWriter:
         """
         if self.broken is not None:
             return
+        self.reconciled += 1
         if top is None:
             self._break(Interrupt.GONE)
             return

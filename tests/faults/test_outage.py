@@ -6,6 +6,7 @@ import shutil
 import signal
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 
 from tests.faults.conftest import Replicas
@@ -180,8 +181,9 @@ async def test_entries_that_were_acknowledged_and_then_lost_are_written_again_fr
         assert taken.end["status"] == "completed"
 
 
+@pytest.mark.parametrize("shown", [4, len(WORDS)])
 async def test_an_answer_that_ends_while_a_failover_loses_its_last_entries_is_complete(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_store: StoreProcess, shown: int
 ) -> None:
     async with asyncio.timeout(60):
         (service,) = await replicas(1, lease_seconds=3)
@@ -191,14 +193,13 @@ async def test_an_answer_that_ends_while_a_failover_loses_its_last_entries_is_co
         reader = await _begin(session, service.url, until=7)
         old = own_store.folder / "old"
         shutil.copytree(own_store.folder / "appendonlydir", old)
-        gate.release(len(WORDS) - 3)
-        whole = 1 + len("".join(WORDS))
+        gate.release(shown - 3)
         async with session.get(f"{service.url}/messages/{reader.answer}/events") as response:
             elsewhere = Reader()
-            await elsewhere.read(response, until=whole)
+            await elsewhere.read(response, until=1 + len("".join(WORDS[:shown])))
         own_store.kill()
         gate.open()
-        await upstream.wait_for_open_streams(0)  # nothing is left to write but the end
+        await upstream.wait_for_open_streams(0)  # the end is asked for, and what is left goes with it
         shutil.rmtree(own_store.folder / "appendonlydir")
         old.rename(own_store.folder / "appendonlydir")
         await own_store.start()
