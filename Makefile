@@ -22,8 +22,9 @@ install: $(VENV)/runtime
 run: install
 	@exec $(BIN)/python -m app
 
+# The tests of a file stay together: they share servers, and some look at what those before them met.
 test: $(VENV)/development client-tools
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # TypeScript, for the types of the browser client: the test that wants it is skipped where there is no npm.
 client-tools:

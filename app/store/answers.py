@@ -200,8 +200,8 @@ class AnswerStore:
         """
         ref, now = head.ref, now_ms()
         position = events[-1].end if events else 0
+        end = Event("end", end_data(ending), (tail[-1].end if tail else position) + 1)
         events = [*events, *tail]
-        end = Event("end", end_data(ending), (events[-1].end if events else 0) + 1)
         record = ended_record(head, events, ending, now)
         usage = ending.usage
         if place is not None:  # goes with the same commit, so that whoever sees the end sees these

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from app.domain.events import START_POSITION
@@ -76,9 +76,9 @@ class Waiting:
         self.calls.append(call)
         self.hurry = self.hurry or hurry
 
-    def repeat(self, calls: Iterable[Call]) -> None:
+    def repeat(self, calls: Sequence[Call]) -> None:
         """Put the calls of a commit that was lost before all others."""
-        self.calls.extendleft(call for call in reversed([*calls]) if call.wanted)
+        self.calls.extendleft(call for call in reversed(calls) if call.wanted)
 
     def words(self, writer: LogWriter) -> None:
         """Add an answer."""

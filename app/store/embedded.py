@@ -186,7 +186,7 @@ async def _start(
             _name_holder(lock, os.getpid(), server.pid)
             if await _until_ready(server, url):
                 return server, guard
-        except BaseException:
+        except BaseException:  # a start that is broken off leaves no server behind
             await _stop(server, guard)
             raise
         await _stop(server, guard)

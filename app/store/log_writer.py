@@ -114,12 +114,12 @@ class LogWriter:
         Waits until all before it is committed; returns nothing where nothing more can be written.
         """
         self._closing = True
-        while not self._is_tail and self.broken is None:
+        while not self._pending_is_tail and self.broken is None:
             await self._change()
         return list(numbered(_joined(self._pending), self.stored))
 
     @property
-    def _is_tail(self) -> bool:
+    def _pending_is_tail(self) -> bool:
         """Is what is pending left to the end? Only what the end's script can take, and what stands right before it."""
         return (
             self._closing
@@ -131,9 +131,10 @@ class LogWriter:
     def take(self) -> bytes | None:
         """Return the command, packed, that appends all that the log has not, as one entry, neighbouring text joined.
 
-        None where there is nothing. While an entry is in flight there is not: one append at a time.
+        None where there is nothing, or all is left to the end. While an entry is in flight there is nothing: one append at
+        a time.
         """
-        if self._sent or self.broken is not None or self._is_tail:
+        if self._sent or self.broken is not None or self._pending_is_tail:
             return None
         pieces, position = self._pending, self.stored
         if position < self.live.position:

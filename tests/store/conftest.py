@@ -22,10 +22,12 @@ async def journal_of(store: StoreProcess, *, durability: Durability) -> AsyncIte
     """Lend a journal of a real store."""
     connector = Connector(store.url)
     made = Journal(connector, durability=durability, lease_seconds=3, outage_seconds=3, measures=Measures(on=False))
-    await made.start()
-    yield made
-    await made.close()
-    await connector.redis.aclose()
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.close()
+        await connector.redis.aclose()
 
 
 @pytest.fixture

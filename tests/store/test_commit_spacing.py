@@ -67,16 +67,21 @@ async def test_the_first_words_of_an_answer_do_not_wait_for_their_turn_and_go_al
     assert text_of(writer.live.events, "message") == "a"
 
 
-async def test_what_a_request_waits_for_does_not_wait_for_its_turn_and_goes_alone(
-    endless: None, journal: Journal, redis: Any
-) -> None:
+async def shown_after_a_request(journal: Journal, redis: Any) -> str:
+    """Return an answer's text once a request was answered: `a` was committed before it, and `b` waits for its turn."""
     (writer,) = await writers_of(journal, redis, 1)
     writer.append(("message", "a"))
     await committed(writer)
     writer.append(("message", "b"))
     async with asyncio.timeout(10):
         assert await journal.call("ECHO", "hello", patience=inf) == "hello"
-    assert text_of(writer.live.events, "message") == "a"
+    return text_of(writer.live.events, "message")
+
+
+async def test_what_a_request_waits_for_does_not_wait_for_its_turn_and_goes_alone(
+    endless: None, journal: Journal, redis: Any
+) -> None:
+    assert await shown_after_a_request(journal, redis) == "a"
 
 
 async def test_where_each_commit_waits_for_the_disk_it_takes_all_along(
@@ -85,13 +90,7 @@ async def test_where_each_commit_waits_for_the_disk_it_takes_all_along(
     await redis.config_set("appendonly", "yes")
     try:
         async with journal_of(store_process, durability="fsync") as journal:
-            (writer,) = await writers_of(journal, redis, 1)
-            writer.append(("message", "a"))
-            await committed(writer)
-            writer.append(("message", "b"))
-            async with asyncio.timeout(10):
-                assert await journal.call("ECHO", "hello", patience=inf) == "hello"
-            assert text_of(writer.live.events, "message") == "ab"
+            assert await shown_after_a_request(journal, redis) == "ab"
     finally:
         await redis.config_set("appendonly", "no")
         await redis.flushall()

@@ -44,8 +44,10 @@ async def receiving() -> AsyncIterator[Receiver]:
     app.router.add_post("/v1/traces", taker.take)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    taker.url = f"http://{host}:{port}"
-    yield taker
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        taker.url = f"http://{host}:{port}"
+        yield taker
+    finally:
+        await runner.cleanup()

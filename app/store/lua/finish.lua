@@ -9,7 +9,7 @@
 --       in ms, prompt, completion and total tokens; then the new entry's fields, `end` and its JSON the last
 -- Returns {'done', owner} (also when it was done before, by the same call), {'refused'}, or {'gone'}
 local chat, messages, events, lease = unpack(KEYS)
-local number, last, end_id, record, now, ttl_ms, log_ttl_ms = unpack(ARGV, 1, 7)
+local number, last, entry, record, now, ttl_ms, log_ttl_ms = unpack(ARGV, 1, 7)
 local fields = {unpack(ARGV, 11)}
 
 local top = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
@@ -18,12 +18,12 @@ if not owner then return {'gone'} end
 if not top then
     -- A log that was lost leaves the conversation busy for ever, if nobody frees it.
     if active ~= number then return {'gone'} end
-elseif top[1] == end_id and table.concat(top[2], '\0') == table.concat(fields, '\0') then
+elseif top[1] == entry and table.concat(top[2], '\0') == table.concat(fields, '\0') then
     return {'done', owner}
 elseif top[1] ~= last then
     return {'refused'}
 else
-    redis.call('XADD', events, end_id, unpack(fields))
+    redis.call('XADD', events, entry, unpack(fields))
 end
 
 redis.call('HSET', messages, number, record)
