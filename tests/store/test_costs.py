@@ -1,6 +1,8 @@
 """What an answer costs Redis: counted, so that a regression shows without a clock."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +12,7 @@ from tests.conftest import Client, Start
 from tests.support.browser import ask
 from tests.support.scripted_upstream import Script, ScriptedUpstream, chunk, reply
 from tests.support.service import NO_LIMITS
-from tests.support.sse import frames_of, read_all
+from tests.support.sse import frames_of
 from tests.support.store import reads_of
 
 
@@ -20,14 +22,29 @@ async def counts(redis: Any) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in stats.items()}
 
 
+@asynccontextmanager
+async def text_before_the_end(client: Client, upstream: ScriptedUpstream) -> AsyncIterator[None]:
+    """Ask, and run the block between an answer's text, which is shown then, and its end."""
+    gate = upstream.gate()
+    upstream.reply(["x"], gate=gate)
+    gate.release()
+    async with asyncio.timeout(30), client.post("/messages", json={"content": "Hi"}) as response:
+        frames = frames_of(response)
+        while (await anext(frames)).data != "x":
+            pass
+        yield
+        gate.open()
+        async for _ in frames:
+            pass
+
+
 async def test_a_post_is_one_script_and_one_for_each_set_of_limits_and_one_entry_of_the_list_and_so_is_the_end(
     client: Client, redis: Any, upstream: ScriptedUpstream
 ) -> None:
     await ask(client, "Hi")  # connections and scripts are there now
-    upstream.reply(["x"])
     await redis.config_resetstat()
-    async with client.post("/messages", json={"content": "Hi"}) as response:
-        await read_all(response)
+    async with text_before_the_end(client, upstream):
+        pass
     seen = await counts(redis)
     # begin and finish, and what the owner and the address have left
     assert seen["evalsha"] == 4
@@ -71,17 +88,8 @@ async def test_an_end_that_comes_later_is_a_round_trip_of_its_own(
 ) -> None:
     seen = []
     for _ in range(10):
-        gate = upstream.gate()
-        upstream.reply(["x"], gate=gate)
-        gate.release()
-        async with asyncio.timeout(30), client.post("/messages", json={"content": "Hi"}) as response:
-            frames = frames_of(response)
-            while (await anext(frames)).data != "x":
-                pass
+        async with text_before_the_end(client, upstream):
             before = await reads_of(redis)
-            gate.open()
-            async for _ in frames:
-                pass
         seen.append(await reads_of(redis) - before - 1)  # the second INFO
     assert min(seen) == 1
 
