@@ -5,13 +5,13 @@ import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from app.domain.measures import Measures
-from app.domain.startup import StartupError
+from app.listening import BACKLOG, bind, cannot_listen
 from app.main import create_app, drain, metrics_app
 from app.settings import Settings
 
@@ -27,9 +27,6 @@ except ImportError:  # not on every platform
 Result = TypeVar("Result")
 
 log = logging.getLogger("parley")
-
-#: Connections that wait to be accepted.
-BACKLOG = 1024
 
 
 class Stop:
@@ -72,16 +69,18 @@ async def serve_here(settings: Settings) -> None:
     measures = Measures(on=settings.metrics)
 
     async def listen(runner: web.AppRunner) -> None:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
         try:
-            await site.start()
-        except OSError as error:
+            for sock in sockets:
+                await web.SockSite(runner, sock, backlog=BACKLOG).start()
+        except OSError as error:  # somebody else has begun to listen since
             raise cannot_listen(settings.host, settings.port, error) from error
         say_where(*runner.addresses[0][:2])
 
     stop = Stop()
-    async with metrics_listener(settings, measures):
-        await serve(settings, create_app(settings, measures=measures), listen, stop, stop.on_signals)
+    with ExitStack() as stack:
+        (sockets,) = bind(settings.host, settings.port, 1, stack, send_timeout_seconds=settings.send_timeout_seconds)
+        async with metrics_listener(settings, measures):
+            await serve(settings, create_app(settings, measures=measures), listen, stop, stop.on_signals)
     log.info("Ended.")
 
 
@@ -97,7 +96,13 @@ async def serve(
     `heed` makes the process listen to what may stop it, `listen` opens the port.
     """
     # `handler_cancellation`: a handler that waits for its client's next event is to notice that the client has gone.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=0.5,
+        tcp_keepalive=False,  # they inherit it
+    )
     try:
         await runner.setup()
         heed()  # before anybody can know that we listen
@@ -151,11 +156,6 @@ def _raise_file_limit() -> None:
         with suppress(OSError, ValueError):  # macOS says "unlimited", and takes less
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def cannot_listen(host: str, port: int, error: OSError, name: str = "PORT") -> StartupError:
-    """Say so in a sentence."""
-    return StartupError(f"Can't listen at {host}:{port}: {error.strerror or error}. Is {name} in use?")
 
 
 def say_where(host: str, port: int) -> None:

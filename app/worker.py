@@ -16,9 +16,10 @@ from aiohttp import web
 
 from app.domain.measures import Board, Measures
 from app.domain.startup import StartupError
+from app.listening import BACKLOG
 from app.logs import configure_logs
 from app.main import create_app
-from app.serve import BACKLOG, Stop, run, serve
+from app.serve import Stop, run, serve
 from app.settings import Settings, load
 from app.shared import Shared, Target
 

@@ -18,12 +18,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import Any
 
 from app.domain.measures import ROW_BYTES, Board, Measures
 from app.domain.startup import StartupError
-from app.serve import BACKLOG, Stop, cannot_listen, collect_what_is_new, metrics_listener, say_where
+from app.listening import Sockets, bind
+from app.serve import Stop, collect_what_is_new, metrics_listener, say_where
 from app.settings import Settings
 from app.shared import Shared, shared
 
@@ -36,13 +37,17 @@ HEALTHY_SECONDS = 10.0
 #: Beyond the grace, until a worker that doesn't end is killed.
 END_SECONDS = 10.0
 
-Sockets = list[socket.socket]
-
 
 async def serve_with_workers(settings: Settings) -> None:
     """Start the workers, keep them, and end them. Raises StartupError."""
     with ExitStack() as stack:
-        listening = _bind(settings.host, settings.port, settings.workers, stack)
+        listening = bind(
+            settings.host,
+            settings.port,
+            settings.workers,
+            stack,
+            send_timeout_seconds=settings.send_timeout_seconds,
+        )
         board = stack.enter_context(_board(settings.workers))
         stop = Stop()
         async with shared(settings) as common, AsyncExitStack() as serving:
@@ -167,41 +172,6 @@ class _Worker:
 
 def _cause(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _bind(host: str, port: int, workers: int, stack: ExitStack) -> list[Sockets]:
-    """Return each worker's sockets, one for each address that the host has. Raises StartupError."""
-    shares = sys.platform == "linux"  # elsewhere SO_REUSEPORT doesn't spread: one socket for all is better there
-    rows: list[Sockets] = [[] for _ in range(workers)]
-    try:
-        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, *_, address in dict.fromkeys(addresses):
-            # Without SO_REUSEPORT, so that a port which another service shares with its own workers counts as taken.
-            with closing(_socket(family)) as probe:
-                probe.bind((address[0], port, *address[2:]))
-                port = probe.getsockname()[1]
-                if not shares:
-                    only = stack.enter_context(probe.dup())
-                    only.listen(BACKLOG)
-            for row in rows:
-                if shares:
-                    sock = stack.enter_context(_socket(family))
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                    sock.bind((address[0], port, *address[2:]))
-                    row.append(sock)
-                else:
-                    row.append(only)
-    except OSError as error:
-        raise cannot_listen(host, port, error) from error
-    return rows
-
-
-def _socket(family: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    return sock
 
 
 @contextmanager
