@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
 
@@ -29,6 +30,9 @@ BEATS = 16
 
 class _Response(EventSourceResponse):
     """aiohttp-sse's response; the heartbeats come from `Streams`."""
+
+    # As in aiohttp's responses that are no streams: the head goes in one write with what follows it.
+    _send_headers_immediately = False
 
     async def _ping(self) -> None:
         # aiohttp-sse's own ends with a blank line, which some clients take for an empty event, and its task would take
@@ -80,7 +84,7 @@ class Streams:
         if not (chunked and request.keep_alive):
             response.headers["Connection"] = "close"
         writer = await response.prepare(request)
-        assert writer is not None
+        assert isinstance(writer, StreamWriter)
         response.headers.clear()  # the head is written; it would be kept as long as the stream
         reader = _Reader(request, writer, live, cursor, chunked=chunked)
         self._readers[reader] = self._part
@@ -96,7 +100,7 @@ class Streams:
 
     def response(self) -> EventSourceResponse:
         """Make the response of a stream; headers may be set until it is handed to `send`."""
-        return _Response(sep="\n", allow_all_methods=True, send_timeout=self._send_timeout_seconds)
+        return _Response(sep="\n", allow_all_methods=True, send_timeout=None)  # connections inherit that timeout
 
     def close(self) -> None:
         """End all streams of answers that go on: their clients resume elsewhere. Others end when all is sent."""
@@ -125,7 +129,7 @@ class _Reader:
     __slots__ = ("_chunked", "_closed", "_cursor", "_in_chunks", "_protocol", "_turn", "_writer", "live")
 
     def __init__(
-        self, request: web.Request, writer: AbstractStreamWriter, live: LiveLog, cursor: int, *, chunked: bool
+        self, request: web.Request, writer: StreamWriter, live: LiveLog, cursor: int, *, chunked: bool
     ) -> None:
         self._protocol = request.protocol
         self._writer = writer
@@ -144,6 +148,7 @@ class _Reader:
             live.listen(self._write)
             try:
                 self._write(())
+                self._writer.send_headers()  # where there was nothing yet that they could go with
                 await self._turn
             finally:
                 live.unlisten(self._write)
@@ -176,7 +181,7 @@ class _Reader:
     def _write(self, fresh: Sequence[Event]) -> None:
         """Send what is new. Called after each growth of the log, in the acknowledgement of the commit."""
         live = self.live
-        if len(fresh) == 1 and self._cursor == live.before:
+        if len(fresh) == 1 and self._cursor == live.before and not live.over:
             self._cursor = live.position
             self._send(frame(fresh[0]))
         else:
@@ -190,14 +195,18 @@ class _Reader:
         while self._cursor < self.live.position and not (self._closed or self._protocol.writing_paused):
             events = events_after(self.live.events, self._cursor, CATCH_UP)
             self._cursor = events[-1].end
-            self._send(frames(events))
+            self._send(frames(events), last=self._done())
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, *, last: bool = False) -> None:
         if not self._in_chunks:
             self._begin(data)
             return
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
+            self._closed = True
+        elif last:
+            transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+            self._writer.chunked = False  # aiohttp need not end it
             self._closed = True
         else:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data))
@@ -209,7 +218,7 @@ class _Reader:
         """
         try:
             # Public, and never suspends without `drain` and compression: so it can be driven from a callback.
-            self._writer.write(data, drain=False).send(None)  # type: ignore[call-arg]
+            self._writer.write(data, drain=False).send(None)
         except StopIteration:
             self._in_chunks = self._chunked
         except ConnectionError:
