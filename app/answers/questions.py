@@ -30,8 +30,11 @@ class Questions:
         self._conversations = conversations
         self._models = models
 
-    async def of_message(self, owner: str, message: NewMessage, key: str | None) -> Question:
-        """Return what a message asks. Raises InvalidRequest, UnknownModel, and for results of tools NotFound."""
+    async def of_message(self, owner: str, message: NewMessage, key: str | None, address: str | None) -> Question:
+        """Return what a message asks; `address` as in `Question`.
+
+        Raises InvalidRequest, UnknownModel, and for results of tools NotFound.
+        """
         conversation, may_create = _conversation_of(owner, message, key)
         parent: int | None = None
         if message.parent is not None:
@@ -57,9 +60,12 @@ class Questions:
             title=derived_title(message.words()) if message.role == "user" else "",
             idempotency_key=key,
             digest=_digest("ask", message) if key is not None else "",
+            address=address,
         )
 
-    def of_regenerate(self, owner: str, ref: MessageRef, request: Regenerate, key: str | None) -> Question:
+    def of_regenerate(
+        self, owner: str, ref: MessageRef, request: Regenerate, key: str | None, address: str | None
+    ) -> Question:
         """Return what asks for a sibling of an answer. Raises UnknownModel."""
         return Question(
             owner=owner,
@@ -73,6 +79,7 @@ class Questions:
             title="",
             idempotency_key=key,
             digest=_digest(f"regenerate {ref.number}", request) if key is not None else "",
+            address=address,
         )
 
     async def answered(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:

@@ -5,11 +5,13 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
+from time import monotonic
 from typing import Any, cast
 
 from app.domain.errors import InternalError, ParleyError, StoreFull, StoreUnavailable, UpstreamError
 from app.domain.events import dump, events_after
 from app.domain.live_log import LiveLog
+from app.domain.measures import Measures
 from app.domain.messages import AnswerError, AnswerHead, Ending, UsageCount
 from app.store.answers import AnswerStore
 from app.store.journal import Journal
@@ -27,10 +29,12 @@ class Runner:
 
     __slots__ = (
         "_ending",
+        "_has_token",
         "_interrupted",
         "_journal",
+        "_last_token",
         "_max_buffered_bytes",
-        "_pace",
+        "_measures",
         "_piping",
         "_place",
         "_store",
@@ -50,19 +54,19 @@ class Runner:
         store: AnswerStore,
         journal: Journal,
         max_buffered_bytes: int,
-        pace: Callable[[int], None] | None = None,
+        measures: Measures,
     ) -> None:
-        """`name` is what the lease says, `place` what ends with the answer; `pace` is told how many tokens came.
-
-        Starts nothing yet: see `run`.
-        """
+        """`name` is what the lease says, `place` what ends with the answer. Starts nothing yet: see `run`."""
         self.head = head
         self.live = live
         #: The message as it is stored; None until this runner has ended it.
         self.record: str | None = None
         self._place = place
         self._store = store
-        self._pace = pace
+        self._measures = measures
+        #: When the last token came, or the answer began; and has one come?
+        self._last_token = monotonic()
+        self._has_token = False
         self._max_buffered_bytes = max_buffered_bytes or 1 << 62
         self._ending = Ending("completed")
         self._interrupted: Ending | None = None
@@ -121,8 +125,14 @@ class Runner:
     def take(self, deltas: Sequence[Delta], tokens: int) -> bool:
         """As `Sink.take`: hand deltas to the log's writer."""
         writer = self._writer
-        if tokens and self._pace is not None:
-            self._pace(tokens)
+        if tokens and self._measures.on:
+            now = monotonic()
+            if self._has_token:
+                self._measures.next_tokens(tokens, now - self._last_token)
+            else:
+                self._measures.first_tokens(tokens, now - self._last_token)
+                self._has_token = True
+            self._last_token = now
         for delta in deltas:
             if isinstance(delta, tuple):  # nearly all are
                 writer.append(delta)

@@ -1,6 +1,7 @@
 """Answers as the outside sees them: ask, read, stop, regenerate, drain. Knows which of them are written here."""
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -93,6 +94,7 @@ class Answers:
         self._max_active = max_active or 1 << 62
         self._beginning = 0
         self._name = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
         self._running: dict[MessageRef, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -104,15 +106,15 @@ class Answers:
 
         `address`: the client's, where it has limits of its own.
         """
-        question = await self._questions.of_message(owner, message, key)
-        return await self._ask(question._replace(address=address), message.options())
+        question = await self._questions.of_message(owner, message, key, address)
+        return await self._ask(question, message.options())
 
     async def regenerate(
         self, owner: str, ref: MessageRef, request: Regenerate, key: str | None, address: str | None
     ) -> Asked:
         """Begin another answer to the message that an answer replies to; as `ask`."""
-        question = self._questions.of_regenerate(owner, ref, request, key)
-        return await self._ask(question._replace(address=address), request.options())
+        question = self._questions.of_regenerate(owner, ref, request, key, address)
+        return await self._ask(question, request.options())
 
     async def attach(self, owner: str, message: NewMessage, key: str | None) -> MessageRef:
         """Find the answer that a repeated POST means, without asking again. Raises BadCursor where there is none."""
@@ -121,7 +123,7 @@ class Answers:
     async def _ask(self, question: Question, options: dict[str, Any]) -> Asked:
         if self.draining:
             raise ShuttingDown("This process is shutting down. Send the message again: another one will take it.")
-        name = f"{self._name}.{secrets.token_hex(4)}"
+        name = f"{self._name}.{next(self._numbers)}"
         place = Place(question.owner, question.address, f"{question.conversation}.{name}")
         try:
             left, begun = await self._admit(question, name, place)
@@ -179,7 +181,7 @@ class Answers:
             store=self._store,
             journal=self._journal,
             max_buffered_bytes=self._max_buffered_bytes,
-            pace=self._measures.pace(),
+            measures=self._measures,
         )
         deltas = partial(self._asking.deltas, head, question.system or begun.system, begun.records, options)
         self._running[head.ref] = runner

@@ -7,7 +7,7 @@ Readers of this process share one such list, whoever feeds it: the journal (the 
 import logging
 from collections.abc import Callable, Sequence
 
-from app.domain.events import TEXT_KINDS, Event, Kind, made_event
+from app.domain.events import TEXT_KINDS, Event
 
 log = logging.getLogger("parley.log")
 
@@ -52,8 +52,9 @@ class LiveLog:
             self._join()
         self.events += events
         self.before = self.position
-        kind, _, self.position = events[-1]
-        self.over = kind == "end"
+        last = events[-1]
+        self.position = last.end
+        self.over = last.kind == "end"
         self._tell(events)
 
     def lose(self) -> None:
@@ -72,12 +73,11 @@ class LiveLog:
     def _join(self) -> None:
         """Put the text of the events that are loose together, where it is of one kind."""
         loose = self.events[self._settled :]
-        kinds: tuple[Kind, ...]
-        texts: tuple[str, ...]
-        kinds, texts, ends = zip(*loose, strict=True)
-        small = len(texts[0]) + ends[-1] - ends[0] <= JOINED_CHARACTERS
-        if small and kinds[0] in TEXT_KINDS and kinds.count(kinds[0]) == len(kinds):
-            self.events[self._settled :] = [made_event((kinds[0], "".join(texts), ends[-1]))]
+        first, last = loose[0], loose[-1]
+        small = len(first.data) + last.end - first.end <= JOINED_CHARACTERS
+        if small and first.kind in TEXT_KINDS and all(event.kind == first.kind for event in loose):
+            text = "".join([event.data for event in loose])
+            self.events[self._settled :] = [Event(first.kind, text, last.end)]
         self._settled = len(self.events)
 
     def _tell(self, fresh: Sequence[Event]) -> None:

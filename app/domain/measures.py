@@ -8,9 +8,8 @@ for each token may cost a third of one.
 
 import mmap
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from time import monotonic
 from typing import Literal, NamedTuple
 
 from app.domain.errors import UpstreamError, all_errors
@@ -132,25 +131,16 @@ class Measures:
         """Say that it reads no more."""
         self._cells[self._readers] -= 1
 
-    def pace(self) -> Callable[[int], None] | None:
-        """Return what is to be told of the tokens of one answer that begins now; None where nobody wants to know.
+    def first_tokens(self, tokens: int, seconds: float) -> None:
+        """Say that an answer's first tokens came, so long after it began."""
+        self._see(self._first, FIRST_TOKEN_SECONDS, seconds)
+        self._cells[self._token] += tokens - 1.0
 
-        Of tokens that come together, the first is the one that was waited for.
-        """
-        if not self.on:
-            return None
-        first, bounds = self._first, FIRST_TOKEN_SECONDS
-        last = monotonic()
-
-        def came(tokens: int) -> None:
-            nonlocal first, bounds, last
-            now = monotonic()
-            self._see(first, bounds, now - last)
-            first, bounds, last = self._token, TOKEN_SECONDS, now
-            if tokens > 1:
-                self._cells[first] += tokens - 1.0
-
-        return came
+    def next_tokens(self, tokens: int, seconds: float) -> None:
+        """Say that tokens of an answer came together, the first of them so long after the one before it."""
+        self._see(self._token, TOKEN_SECONDS, seconds)
+        if tokens > 1:
+            self._cells[self._token] += tokens - 1.0
 
     def upstream_failed(self, code: str) -> None:
         """Say that a request to the model server failed."""

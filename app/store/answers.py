@@ -53,7 +53,7 @@ class Question(NamedTuple):
     #: What tells a repeated request from another one with the same key; empty without a key.
     digest: str
     #: The client's address where it has limits of its own; None: it has none.
-    address: str | None = None
+    address: str | None
 
 
 class Begun(NamedTuple):
@@ -222,7 +222,7 @@ class AnswerStore:
                     usage["prompt_tokens"] if usage else 0,
                     usage["completion_tokens"] if usage else 0,
                     usage["total_tokens"] if usage else 0,
-                    *(word for event in (*tail, end) for word in event[:2]),
+                    *(word for event in (*tail, end) for word in (event.kind, event.data)),
                 ],
                 patience=None,
             )

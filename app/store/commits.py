@@ -4,7 +4,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from app.domain.events import START_POSITION
 from app.store.log_writer import LogWriter
@@ -12,7 +14,7 @@ from app.store.log_writer import LogWriter
 log = logging.getLogger("parley.journal")
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct):
     """A command that a request waits for, or that was posted."""
 
     packed: bytes
@@ -41,14 +43,14 @@ class Call(NamedTuple):
             self.reply.set_result(reply)
 
 
-class Command(NamedTuple):
+class Command(msgspec.Struct):
     """A command whose reply goes to a callback."""
 
     packed: bytes
     done: Callable[[Any], None]
 
 
-class Commit(NamedTuple):
+class Commit(msgspec.Struct):
     """What is in flight, in the order of its replies."""
 
     calls: list[Call]

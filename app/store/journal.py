@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
+from types import NoneType
 from typing import Any, Literal
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -49,6 +50,9 @@ SPACING_SECONDS = 100e-6
 LONGEST_SPACING_SECONDS = 0.01
 #: uvloop's timers count milliseconds: a shorter wait than half of one is none.
 SHORTEST_WAIT_SECONDS = 0.0005
+
+#: What replies are, but for errors.
+_NO_ERRORS = frozenset((str, int, list, NoneType))
 
 
 class _Outage(Exception):
@@ -263,9 +267,9 @@ class Journal:
         """Take the replies of the commit that was in flight. Raises _Outage where they tell of one."""
         assert self._in_flight is not None
         self._check(replies)
-        calls, writers, beats, since = self._in_flight
-        self._in_flight = None
-        self._measures.committed(len(replies) - len(self._wait), self._loop.time() - since)
+        commit, self._in_flight = self._in_flight, None
+        calls, writers, beats = commit.calls, commit.writers, commit.beats
+        self._measures.committed(len(replies) - len(self._wait), self._loop.time() - commit.since)
         if calls or beats:
             for call, reply in zip(calls, replies, strict=False):
                 call.deliver(reply)
@@ -280,7 +284,7 @@ class Journal:
 
     def _check(self, replies: list[Any]) -> None:
         """Raise _Outage where a reply speaks of the server's state, or the commit is not as durable as asked for."""
-        if any(issubclass(kind, Exception) for kind in {*map(type, replies)}):  # few types, many replies
+        if not {*map(type, replies)} <= _NO_ERRORS:
             for reply in replies:
                 if isinstance(reply, Exception) and (not isinstance(reply, ResponseError) or is_passing(reply)):
                     raise _Outage(str(reply)) from reply

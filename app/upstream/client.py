@@ -239,28 +239,41 @@ async def _read_some(reply: Reply, decoder: Decoder) -> list[Delta]:
     return decoder.feed(data) if data else decoder.close()
 
 
-async def _push(reply: Reply, decoder: Decoder, deadlines: Deadlines, sink: Sink) -> None:
-    """Let what comes flow into the sink, until the end of the answer or of the body, or until the sink is full."""
+class _Pipe:
+    """Hands bytes to the decoder, and what that makes of them to the sink: the way of nearly all tokens."""
 
-    def take(data: bytes) -> bool:
+    __slots__ = ("_deadlines", "_decoder", "_sink")
+
+    def __init__(self, decoder: Decoder, deadlines: Deadlines, sink: Sink) -> None:
+        self._decoder = decoder
+        self._deadlines = deadlines
+        self._sink = sink
+
+    def take(self, data: bytes) -> bool:
+        """Take what came, or, with nothing, the end of it; return False at the end of the answer, or where the sink is full."""
+        decoder = self._decoder
         before = decoder.tokens
         deltas = decoder.feed(data) if data else decoder.close()
         came = decoder.tokens - before
         if came:
-            deadlines.next_token()
-        return sink.take(deltas, came) and not decoder.ended
+            self._deadlines.next_token()
+        return self._sink.take(deltas, came) and not decoder.ended
 
+
+async def _push(reply: Reply, decoder: Decoder, deadlines: Deadlines, sink: Sink) -> None:
+    """Let what comes flow into the sink, until the end of the answer or of the body, or until the sink is full."""
+    pipe = _Pipe(decoder, deadlines, sink)
     try:
-        await reply.push(take)
+        await reply.push(pipe.take)
     except UpstreamError:
         if not decoder.complete:
             raise
-        take(b"")  # all that was missing is the end mark
+        pipe.take(b"")  # all that was missing is the end mark
     else:
         if decoder.ended:
             return
         if reply.ended:
-            take(b"")
+            pipe.take(b"")
         else:
             deadlines.pause()
             await sink.room()

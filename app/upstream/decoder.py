@@ -143,6 +143,9 @@ class Decoder:
         return out
 
     def _take_event(self, data: bytes, out: list[Delta]) -> None:
+        if data == _DONE:
+            self._finish(out)
+            return
         try:
             chunk = strict(data)
         except (ValueError, RecursionError):
@@ -151,7 +154,7 @@ class Decoder:
             self._take(chunk, data, out)
 
     def _take_odd_event(self, data: bytes, out: list[Delta]) -> None:
-        """Take what `strict` refused: the end mark, half characters, unusual types, or what is not JSON."""
+        """Take what `strict` refused: an end mark between spaces, half characters, unusual types, or what is not JSON."""
         if data.strip() == _DONE:
             self._finish(out)
             return
@@ -185,7 +188,9 @@ class Decoder:
                 if said.tool_calls:
                     self._collect(said, out)
             self._reason = choice.finish_reason or self._reason
-        self._plain = self._kind == "message" and self._model is not None and self._others < MOST_OTHERS
+        # Behind the reason why it ended there is none, nearly always.
+        more = self._reason is None and self._others < MOST_OTHERS
+        self._plain = more and self._kind == "message" and self._model is not None
 
     def _say(self, kind: TextKind, text: str, out: list[Delta]) -> None:
         self.tokens += 1

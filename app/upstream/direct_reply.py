@@ -74,7 +74,7 @@ class DirectReply:
         self.begun = False
         self.complete = False
         self.keep_alive = False
-        #: How many bytes have come until the head was there.
+        #: How many bytes have come and not completed the head.
         self.head_bytes = 0
         self._connection: Connection | None = connection
         self._loop = asyncio.get_running_loop()  # kept, as asking for it is a system call (getpid) up to Python 3.11
@@ -142,17 +142,16 @@ class DirectReply:
         """Take bytes of the response."""
         if self._parser is None:
             return
-        if not self.begun:
-            self.head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._garble(error)
-        if not self.begun and self.head_bytes > MAX_HEAD_BYTES:
-            self._garble(ValueError("the head of the response is too large"))
         if not self._chunks:
-            return
-        if self._sink is None:
+            if not self.begun:
+                self.head_bytes += len(data)
+                if self.head_bytes > MAX_HEAD_BYTES:
+                    self._garble(ValueError("the head of the response is too large"))
+        elif self._sink is None:
             self._read_ahead()
         elif self._error is None and not self._sink(self._taken()):
             self._sink = None

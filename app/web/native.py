@@ -18,9 +18,9 @@ def frames(events: Iterable[Event]) -> bytes:
 
 def frame(event: Event) -> bytes:
     """Return an event's frame: its id is the position where it ends. Text has the default type and no `event:` line."""
-    kind, data, end = event
+    kind, data = event.kind, event.data
     if "\n" in data or "\r" in data:  # a lone CR can't be told from a line break on the wire
         data = data.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
     if kind == "message":
-        return b"id: %d\ndata: %b\n\n" % (end, data.encode())
-    return b"event: %b\nid: %d\ndata: %b\n\n" % (kind.encode(), end, data.encode())
+        return b"id: %d\ndata: %b\n\n" % (event.end, data.encode())
+    return b"event: %b\nid: %d\ndata: %b\n\n" % (kind.encode(), event.end, data.encode())

@@ -11,6 +11,7 @@ from app.domain.errors import UpstreamCut
 from app.domain.events import Event
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
+from app.domain.measures import Measures, buckets
 from app.domain.messages import AnswerHead, Ending
 from app.main import ANSWERS
 from app.store.limits import Place
@@ -27,12 +28,19 @@ class Watched(Runner):
         self.ended = [*getattr(self, "ended", ()), ending]
 
 
-def runner_of(client: Client, live: LiveLog) -> Watched:
+def runner_of(client: Client, live: LiveLog, measures: Measures | None = None) -> Watched:
     answers = client.server.app[ANSWERS]  # type: ignore[attr-defined]  # a server of an application has it
     head = AnswerHead(MessageRef("0" * 32, 2), 1, 2, "m", 0)
     place = Place("o", None, "p")
     return Watched(
-        head, live, place=place, name="n", store=answers._store, journal=answers._journal, max_buffered_bytes=0
+        head,
+        live,
+        place=place,
+        name="n",
+        store=answers._store,
+        journal=answers._journal,
+        max_buffered_bytes=0,
+        measures=measures or Measures(),
     )
 
 
@@ -81,3 +89,15 @@ async def test_an_interrupt_ends_the_upstream_and_counts_before_what_the_upstrea
         runner.end_as(Ending("interrupted"))
         await task
     assert runner.ended == [Ending("stopped")]
+
+
+@pytest.mark.parametrize(("on", "first", "others"), [(True, 1, 5), (False, 0, 0)])
+async def test_tokens_are_counted_where_somebody_asks(client: Client, *, on: bool, first: int, others: int) -> None:
+    measures = Measures(on=on)
+    runner = runner_of(client, LiveLog([Event("start", "{}", 1)]), measures)
+    for tokens in (2, 1, 3):
+        runner.take([("message", "x" * tokens)], tokens)
+    sums = measures.board.sums()
+    counted = {family.name: buckets(family, sums)[0][-1][1] for family in measures.families if family.bounds}
+    assert counted["parley_first_token_seconds"] == first
+    assert counted["parley_token_seconds"] == others

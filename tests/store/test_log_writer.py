@@ -150,7 +150,7 @@ def test_what_is_left_to_the_end_follows_what_is_committed_also_when_a_failover_
             committed = log_events(log.entries)
             assert log.interrupts == []
             assert told([*log.live.events, *tail]) == told([*committed, *tail]) == appended
-            assert list(numbered((event[:2] for event in tail), committed[-1].end)) == tail
+            assert list(numbered(((event.kind, event.data) for event in tail), committed[-1].end)) == tail
             assert log.writer.last_id == log.entries[-1][0]
             assert log.writer.take() is None
             log.fail_over(lost)

@@ -252,7 +252,3 @@ def test_a_process_that_takes_a_dead_ones_row_goes_on_counting_and_what_held_the
     assert sums[named["parley_answers"]] == 3
     assert (sums[named["parley_answers_running"]], sums[named["parley_readers"]]) == (1, 1)
     assert len(sums) == ROW_CELLS
-
-
-def test_nothing_is_done_for_each_token_where_nobody_asks() -> None:
-    assert Measures(on=False).pace() is None
