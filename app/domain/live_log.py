@@ -51,10 +51,10 @@ class LiveLog:
         if len(self.events) - self._settled >= LOOSE_EVENTS:
             self._join()
         self.events += events
-        self.before = self.position
         last = events[-1]
-        self.position = last.end
-        self.over = last.kind == "end"
+        self.before, self.position = self.position, last.end
+        if last.kind == "end":
+            self.over = True
         self._tell(events)
 
     def lose(self) -> None:

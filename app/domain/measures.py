@@ -138,9 +138,11 @@ class Measures:
 
     def next_tokens(self, tokens: int, seconds: float) -> None:
         """Say that tokens of an answer came together, the first of them so long after the one before it."""
-        self._see(self._token, TOKEN_SECONDS, seconds)
+        cells, first = self._cells, self._token
+        cells[first + bisect_left(TOKEN_SECONDS, seconds)] += 1.0  # as `_see`, without a call for each token
+        cells[first + len(TOKEN_SECONDS) + 1] += seconds
         if tokens > 1:
-            self._cells[self._token] += tokens - 1.0
+            cells[first] += tokens - 1.0
 
     def upstream_failed(self, code: str) -> None:
         """Say that a request to the model server failed."""
