@@ -29,7 +29,7 @@ def bind(host: str, port: int, processes: int, stack: ExitStack, *, send_timeout
                 port = probe.getsockname()[1]
                 if not shares:
                     only = stack.enter_context(probe.dup())
-                    if processes > 1:
+                    if processes > 1:  # one alone does when it can answer
                         only.listen(BACKLOG)
             for row in rows:
                 if shares:
@@ -54,7 +54,7 @@ def _socket(family: int, send_timeout_seconds: float) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    # aiohttp and aiohttp-sse would set these for each connection and each stream: seven system calls, two per cent of a POST.
+    # aiohttp and aiohttp-sse would set these for each connection and each stream: with seven system calls.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if send_timeout_seconds and hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout_seconds * 1000))

@@ -85,7 +85,7 @@ class Streams:
             response.headers["Connection"] = "close"
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
-        response.headers.clear()  # the head is written; it would be kept as long as the stream
+        response.headers.clear()  # the head is made of them; they would be kept as long as the stream
         reader = _Reader(request, writer, live, cursor, chunked=chunked)
         self._readers[reader] = self._part
         self._measures.reader_came()
