@@ -55,7 +55,7 @@ class Follower:
 
     async def _feed(self, ref: MessageRef, followed: "_Followed") -> None:
         try:
-            while not followed.live.over:
+            while followed.users and not followed.live.over:
                 try:
                     async with self._connector.connection() as connection:
                         await self._tail(connection, ref, followed)
@@ -83,7 +83,9 @@ class Follower:
         async with asyncio.timeout(REPLY_SECONDS):
             entries = await connection.read_response()
         last = "0-0"
-        while True:
+        # Its end does not hang on its cancellation alone: redis-py sends with `asyncio.wait_for`, which may lose one, up to
+        # Python 3.11.
+        while followed.users:
             if entries:
                 last = entries[-1][0]
                 fresh = new_events(entries, live.position)
