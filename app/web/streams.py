@@ -114,13 +114,17 @@ class Streams:
             await asyncio.sleep(self._heartbeat_seconds / BEATS)
             # One that comes now is in the part whose turn comes last.
             self._part = (self._part + 1) % BEATS
-            for reader, part in tuple(self._readers.items()):
-                if part != self._part:
-                    continue
-                try:
-                    reader.beat()
-                except Exception:  # one reader's defect must not silence the others
-                    log.exception("A heartbeat failed.")
+            self._beat_part()
+
+    def _beat_part(self) -> None:
+        """Beat for those whose turn it is. By itself, so that no last one is kept until the next time."""
+        for reader, part in tuple(self._readers.items()):
+            if part != self._part:
+                continue
+            try:
+                reader.beat()
+            except Exception:  # one reader's defect must not silence the others
+                log.exception("A heartbeat failed.")
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from app.store.log_writer import LogWriter
 from app.upstream.deadlines import Deadlines
 from app.upstream.decoder import Decoder
 from app.upstream.direct_reply import DirectReply
-from tests.conftest import Client
+from tests.conftest import Client, Start
 from tests.support.browser import ask
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.sse import frames_of, read_all
@@ -57,7 +57,7 @@ async def left(client: Client, upstream: ScriptedUpstream) -> None:
 
 @pytest.mark.parametrize("way", [completed, in_one_piece, stopped, failed, left])
 async def test_nothing_of_an_answer_that_is_over_waits_for_the_collector(
-    client: Client, upstream: ScriptedUpstream, way: Callable[[Client, ScriptedUpstream], Awaitable[None]]
+    start: Start, upstream: ScriptedUpstream, way: Callable[[Client, ScriptedUpstream], Awaitable[None]]
 ) -> None:
     """A collection is a pause of all streams: with two hundred answers' leavings 17 ms, and all their text is kept until then."""
 
@@ -68,6 +68,7 @@ async def test_nothing_of_an_answer_that_is_over_waits_for_the_collector(
     def kept() -> list[str]:
         return sorted(type(found).__name__ for found in all_of_ours() if id(found) not in known)
 
+    client = await start(heartbeat_seconds=0.05)  # so often that each answer meets some
     await way(client, upstream)
     gc.collect()
     others = all_of_ours()  # other tests' own; held here, so that no new one gets the id of one of them
