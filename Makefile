@@ -41,7 +41,7 @@ lint: $(VENV)/development
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 
-bench: $(VENV)/development
+bench: $(VENV)/runtime
 	@$(MAKE) --no-print-directory $(VENV)/bench/installed || \
 		echo "The FastAPI stack could not be installed: its column stays empty." >&2
 	@$(BIN)/python -m tests.bench.run $(ARGS)

@@ -1,13 +1,14 @@
 """`GET /openapi.json`, and `GET /docs`: the same for people, one page without a script or a request to elsewhere."""
 
+import asyncio
+from functools import cache
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from app.domain.events import dump
 from app.domain.version import VERSION
-from app.web.openapi import document
 from app.web.security import DOCS_HEADERS
 
 _STYLE = """
@@ -22,12 +23,7 @@ section { border-top: 1px solid #8884; margin-top: 1.5rem }
 
 
 class DocsRoutes:
-    """Both are made once, from the models."""
-
-    def __init__(self) -> None:
-        api = document(VERSION)
-        self._json = dump(api).encode()
-        self._page = _page(api).encode()
+    """Both are made once, from the models, when somebody asks: that takes as long as a fifteenth of the start."""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -35,15 +31,26 @@ class DocsRoutes:
 
     async def openapi(self, _: web.Request) -> web.Response:
         """`GET /openapi.json`."""
-        return web.Response(body=self._json, content_type="application/json")
+        docs = await asyncio.to_thread(_made)
+        return web.Response(body=docs.json, content_type="application/json")
 
     async def docs(self, _: web.Request) -> web.Response:
         """`GET /docs`."""
-        return _html(self._page)
+        docs = await asyncio.to_thread(_made)
+        return web.Response(body=docs.page, content_type="text/html", charset="utf-8", headers=DOCS_HEADERS)
 
 
-def _html(page: bytes) -> web.Response:
-    return web.Response(body=page, content_type="text/html", charset="utf-8", headers=DOCS_HEADERS)
+class _Docs(NamedTuple):
+    json: bytes
+    page: bytes
+
+
+@cache
+def _made() -> _Docs:
+    from app.web.openapi import document  # noqa: PLC0415 - the models that only this needs are a third of that time
+
+    api = document(VERSION)
+    return _Docs(dump(api).encode(), _page(api).encode())
 
 
 def _page(api: dict[str, Any]) -> str:

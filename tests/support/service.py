@@ -60,6 +60,7 @@ class ServiceProcess:
         environment = {name: value for name, value in os.environ.items() if not OURS.match(name)}
         environment |= {name.upper(): str(value) for name, value in self._settings.items()}
         environment["PYTHONPATH"] = str(ROOT)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start would compile it, as none of a user's does
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app"], cwd=self.folder, env=environment, stdout=log, stderr=log
