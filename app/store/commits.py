@@ -56,6 +56,7 @@ class Commit(msgspec.Struct):
     calls: list[Call]
     writers: list[LogWriter]
     beats: list[Command]
+    #: By the system's clock, as it is measured: uvloop's counts milliseconds.
     since: float
 
 

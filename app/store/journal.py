@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
+from time import monotonic
 from types import NoneType
 from typing import Any, Literal
 
@@ -258,7 +259,7 @@ class Journal:
             beats = self._beat_commands()
             packed += [command.packed for command in beats]
         if packed:
-            self._in_flight = Commit(calls, writers, beats, now)
+            self._in_flight = Commit(calls, writers, beats, monotonic())
             connected.send(packed + self._wait, self._acknowledged)
         elif self._waiting:
             self._wake()  # whoever hurried has left
@@ -269,7 +270,7 @@ class Journal:
         self._check(replies)
         commit, self._in_flight = self._in_flight, None
         calls, writers, beats = commit.calls, commit.writers, commit.beats
-        self._measures.committed(len(replies) - len(self._wait), self._loop.time() - commit.since)
+        self._measures.committed(len(replies) - len(self._wait), monotonic() - commit.since)
         if calls or beats:
             for call, reply in zip(calls, replies, strict=False):
                 call.deliver(reply)
@@ -322,8 +323,8 @@ class Journal:
                 self._wake()
             # Looked at here, as a timer for each call and for each commit would cost more than these.
             self._expire_calls()
-            since = self._in_flight.since if self._in_flight is not None else self._loop.time()
-            if self._loop.time() - since > self._commit_seconds and self._link is not None:
+            since = self._in_flight.since if self._in_flight is not None else monotonic()
+            if monotonic() - since > self._commit_seconds and self._link is not None:
                 self._link.fail(RedisConnectionError("a commit was not answered in time"))
 
     def _expire_calls(self) -> None:

@@ -236,6 +236,8 @@ async def _sums(service: ServiceProcess, session: ClientSession) -> None:
                 await asyncio.sleep(0.01)
             answers.append(found)
     assert set(answers[0]) == set(answers[1])
+    milliseconds = answers[0]["parley_commit_seconds_sum"] * 1000
+    assert abs(milliseconds - round(milliseconds)) > 1e-6, "a commit takes less than one: whole ones say nothing"
 
 
 def test_a_process_that_takes_a_dead_ones_row_goes_on_counting_and_what_held_then_holds_no_more() -> None:
