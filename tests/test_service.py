@@ -4,6 +4,8 @@ import asyncio
 import re
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import pytest
 from aiohttp import ClientSession, CookieJar
 
 from tests.support.reader import Reader
-from tests.support.service import ServiceProcess
+from tests.support.service import ROOT, ServiceProcess
 
 
 @pytest.fixture
@@ -29,6 +31,16 @@ async def session() -> AsyncIterator[ClientSession]:
     """A browser."""
     async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as client:
         yield client
+
+
+def test_the_start_loads_nothing_that_only_some_requests_or_settings_need() -> None:
+    late = {"app.web.openapi", "app.web.schemas", "app.web.auth.jwks", "app.web.auth.jwts"}
+    started = "import sys, app.__main__; from app.web.docs import DocsRoutes; DocsRoutes().routes()"
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{started}; print(*sys.modules)"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "app.web.docs" in loaded
+    assert late.isdisjoint(loaded)
 
 
 async def test_with_no_setting_at_all_it_says_where_it_listens_and_answers_as_a_demo(
