@@ -69,10 +69,15 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena(scripts: Sequence[Script], *, stack: bool = False, **settings: Any) -> AsyncIterator[Arena]:
-    """Start all, warm them up, and end them with the block. `stack`: the FastAPI stack too, where it is installed."""
-    warm_up = Script(20, 100)
-    models = ",".join(script.model for script in (warm_up, *scripts))
+async def arena(
+    scripts: Sequence[Script], *, stack: bool = False, warm_up: int = 5, **settings: Any
+) -> AsyncIterator[Arena]:
+    """Start all, warm them up with so many answers at once, and end them with the block.
+
+    `stack`: the FastAPI stack too, where it is installed.
+    """
+    warm = Script(20, 100)
+    models = ",".join(script.model for script in (warm, *scripts))
     async with AsyncExitStack() as servers:
         upstream = await servers.enter_async_context(model_server())
         found = [
@@ -85,7 +90,8 @@ async def arena(scripts: Sequence[Script], *, stack: bool = False, **settings: A
             server = await servers.enter_async_context(fastapi_stack(upstream.url))
             found.append(Contestant.of("stack", "stack", server))
         running = Arena({who.name: who for who in found}, upstream.url)
-        questions = [(who.url, DIALECTS[who.dialect].question(warm_up)) for who in found * 5]
-        await asyncio.gather(*(once("POST", url, question) for url, question in questions))
+        for who in found:
+            question = DIALECTS[who.dialect].question(warm)
+            await asyncio.gather(*(once("POST", who.url, question) for _ in range(warm_up)))
         await running.seen()
         yield running

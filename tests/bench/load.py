@@ -6,6 +6,7 @@ They ask for many answers, keep what comes, and only afterwards look at it: ever
 import asyncio
 import gc
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -85,9 +86,9 @@ class Stream:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return a percentile of seconds, in milliseconds; 0 of nothing."""
+    """Return a percentile of seconds, in milliseconds: the least that so many are not above (nearest rank); 0 of nothing."""
     ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 2) if ordered else 0.0
+    return round(ordered[math.ceil(len(ordered) * share) - 1] * 1000, 2) if ordered else 0.0
 
 
 async def load(job: Job) -> dict[str, Any]:

@@ -30,15 +30,16 @@ class OnePiece:
         script = Script(20, 0, 20)
         wrong: dict[str, int] = {}
         costs: dict[tuple[str, int], list[Use]] = {}
-        async with arena([script], stack=self.stack) as running:
-            names = [name for name in ("pipe", "stack", "parley") if name in running.contestants]
-            for turn in range(rounds):
+        names: list[str] = []
+        for turn in range(rounds):
+            async with arena([script], stack=self.stack) as running:  # new processes, as each start has its own luck
+                names = [name for name in ("pipe", "stack", "parley") if name in running.contestants]
                 for at_once in (1, self.many):
-                    for name in names if turn % 2 == 0 else reversed(names):
+                    for name in reversed(names) if turn % 2 else names:
                         used, bad = await self._measured(running.contestants[name], script, at_once)
                         costs.setdefault((name, at_once), []).append(used)
                         wrong[name] = wrong.get(name, 0) + bad
-                log.info("%s, round %d of %d", self.name, turn + 1, rounds)
+            log.info("%s, round %d of %d", self.name, turn + 1, rounds)
         rows: list[Row] = []
         figures: dict[str, float] = {}
         for at_once, what in ((1, "one after another"), (self.many, f"{self.many} at once")):

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.contestants import Arena, arena
+from tests.bench.contestants import arena
 from tests.bench.script import Script
 from tests.bench.table import Result, Row, number
 
@@ -14,6 +14,8 @@ log = logging.getLogger("bench")
 Runs = dict[str, list[dict[str, Any]]]
 #: So dear that it is measured once, where it is.
 SLOW = "stack"
+#: So many answers at once warm each of the new processes up.
+WARM_UP = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +40,32 @@ class Streams:
     gap_goal: str = ""
 
     async def run(self, rounds: int) -> Result:
-        """Measure everybody in turn, some rounds."""
+        """Measure everybody in turn, some rounds, each with new processes."""
         herd = Script(self.herd or 1, self.script.rate)
-        async with arena([self.script, herd], stack=self.stack) as running:
-            runs = await self._rounds(running, rounds * self.repeat)
-            herds: Runs = {name: [] for name in running.contestants if name != SLOW}
-            for name in herds if self.herd else ():
-                herds[name].append(await running.run(name, herd, self.streams))
-        return self._result(runs, herds if self.herd else {})
+        runs: Runs = {}
+        herds: Runs = {}
+        for turn in range(rounds * self.repeat):
+            # Each start has its own luck with memory, which is worth some per cent: more rounds of one start hide that.
+            async with arena([self.script, herd], stack=self.stack and turn == 0, warm_up=WARM_UP) as running:
+                names = list(running.contestants)
+                # Forwards and backwards, so that nobody always comes after the same one.
+                for name in reversed(names) if turn % 2 else names:
+                    runs.setdefault(name, []).append(await running.run(name, self.script, self.streams, self.spread))
+                if self.herd and turn == 0:
+                    for name in names:
+                        if name != SLOW:
+                            herds[name] = [await running.run(name, herd, self.streams)]
+            self._tell(runs, turn + 1, rounds * self.repeat)
+        return self._result(runs, herds)
 
-    async def _rounds(self, running: Arena, rounds: int) -> Runs:
-        runs: Runs = {name: [] for name in running.contestants}
-        for turn in range(rounds):
-            # Forwards and backwards, so that nobody always comes after the same one.
-            for name in list(runs) if turn % 2 == 0 else reversed(runs):
-                if name == SLOW and turn > 0:
-                    continue
-                runs[name].append(await running.run(name, self.script, self.streams, self.spread))
-            log.info(
-                "%s, round %d of %d: pipe %s us, Parley %s us a token (%.2f); readers %.0f %% busy, upstream %s ms late (p99)",
-                *(
-                    self.name,
-                    turn + 1,
-                    rounds,
-                    *(number(runs[name][-1]["us_per_token"]) for name in ("pipe", "parley")),
-                ),
-                runs["parley"][-1]["us_per_token"] / runs["pipe"][-1]["us_per_token"],
-                max(many[-1]["readers_busy"] for many in runs.values()) * 100,
-                max(many[-1]["late_p99_ms"] for many in runs.values()),
-            )
-        return runs
+    def _tell(self, runs: Runs, turn: int, turns: int) -> None:
+        pipe, parley = (runs[name][-1]["us_per_token"] for name in ("pipe", "parley"))
+        log.info(
+            "%s, round %d of %d: pipe %s us, Parley %s us a token (%.2f); readers %.0f %% busy, upstream %s ms late (p99)",
+            *(self.name, turn, turns, number(pipe), number(parley), parley / pipe),
+            max(many[-1]["readers_busy"] for many in runs.values()) * 100,
+            max(many[-1]["late_p99_ms"] for many in runs.values()),
+        )
 
     def _result(self, runs: Runs, herds: Runs) -> Result:
         ratios = _ratios(runs, "us_per_token")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.load import Job, Stream
+from tests.bench.load import Job, Stream, percentile
 from tests.bench.script import Script
 from tests.bench.upstream import Model, Seen, chunk, event, writes
 from tests.bench.wire import dechunked, once
@@ -110,3 +110,14 @@ async def _seen(pieces: Sequence[bytes]) -> dict[str, Any]:
         stream = Stream(Job("openai", url, 0, 1, SCRIPT.model))
         await stream.read(0)
         return stream.seen()
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "found"), [(100, 0.99, 99), (100, 0.5, 50), (101, 0.99, 100), (3, 0.5, 2), (1, 0.99, 1)]
+)
+def test_a_percentile_is_the_least_value_that_so_many_are_not_above(count: int, share: float, found: int) -> None:
+    assert percentile([number / 1000 for number in range(count, 0, -1)], share) == found
+
+
+def test_a_percentile_of_nothing_is_none_at_all() -> None:
+    assert percentile([], 0.99) == 0
