@@ -24,6 +24,9 @@ MOST_ANSWER_TOKENS = 16_384
 #: estimates, and a stored message has more than its text.
 READ_BYTES_PER_TOKEN = 8
 
+#: What stands for the result of a tool call that has none.
+NO_RESULT = "There is no result: the tool was not run."
+
 DEFAULT_CONTEXT_TOKENS = 8192
 #: Windows of models, by the beginning of their names, the longest one that fits. From their makers' documentation.
 KNOWN_WINDOWS = {
@@ -90,7 +93,14 @@ def compose(system: str | None, records: Sequence[str], depth: int, context_toke
             if used > budget and kept:
                 break
             kept = index + 1
-    messages = [wire for record in reversed(read[:kept]) for wire in upstream_messages(record)]
+    messages: list[dict[str, Any]] = []
+    unanswered: list[dict[str, Any]] = []
+    for record in reversed(read[:kept]):
+        if record["role"] != "tool":
+            # A model takes no calls without results: the user has gone on without them, or stopped the answer.
+            messages += [{"role": "tool", "tool_call_id": call["id"], "content": NO_RESULT} for call in unanswered]
+        messages += upstream_messages(record)
+        unanswered = record.get("tool_calls") or []
     if system:
         messages.insert(0, {"role": "system", "content": system})
     return Prompt(messages, depth - kept)
@@ -117,7 +127,7 @@ def _sizes(records: Sequence[dict[str, Any]]) -> list[int]:
     for index, record in enumerate(records):
         if record["role"] != "assistant":
             continue
-        if record.get("usage"):
+        if _counted(record):
             if asked is not None:
                 newer = records[asked]
                 between = newer["usage"]["prompt_tokens"] - record["usage"]["prompt_tokens"]
@@ -133,6 +143,11 @@ def _sizes(records: Sequence[dict[str, Any]]) -> list[int]:
     return sizes
 
 
+def _counted(record: dict[str, Any]) -> bool:
+    """Has the upstream counted the tokens of an answer's prompt? Some send zeros instead."""
+    return bool((record.get("usage") or {}).get("prompt_tokens"))
+
+
 def _comparable(newer: dict[str, Any], older: dict[str, Any]) -> bool:
     """Were two answers asked with the same beginning, and counted by the same model?"""
     return (newer.get("left_out", 0), newer["asked"]) == (older.get("left_out", 0), older["asked"])
@@ -140,7 +155,7 @@ def _comparable(newer: dict[str, Any], older: dict[str, Any]) -> bool:
 
 def _size(record: dict[str, Any]) -> int:
     usage = record.get("usage")
-    if usage and not record.get("reasoning"):  # reasoning is counted, and not sent again
+    if usage and usage["completion_tokens"] and not record.get("reasoning"):  # reasoning is counted, and not sent again
         return int(usage["completion_tokens"]) + MESSAGE_TOKENS
     calls = sum(_estimate(call["name"] + call["arguments"]) for call in record.get("tool_calls") or ())
     results = sum(_estimate(result["content"]) for result in record.get("tool_results") or ())

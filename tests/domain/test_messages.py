@@ -100,6 +100,31 @@ def test_an_answer_without_a_word_is_not_sent() -> None:
     assert prompt.left_out == 0
 
 
+def _called(*ids: str) -> str:
+    calls = [{"id": name, "name": "look", "arguments": "{}"} for name in ids]
+    return json.dumps({"role": "assistant", "content": "", "tool_calls": calls})
+
+
+def test_calls_that_were_never_answered_are_sent_with_a_result_that_says_so() -> None:
+    results = {"role": "tool", "tool_results": [{"tool_call_id": "c", "content": "7"}]}
+    records = [
+        *(_record("user", "never mind"), _called("a", "b"), _record("user", "hi")),
+        *(_record("assistant", "seven"), json.dumps(results), _called("c"), _record("user", "first")),
+    ]
+    messages = compose(None, records, 7, 1000).messages
+    assert [(m["role"], m.get("tool_call_id"), m["content"]) for m in messages] == [
+        ("user", None, "first"),
+        ("assistant", None, ""),
+        ("tool", "c", "7"),
+        ("assistant", None, "seven"),
+        ("user", None, "hi"),
+        ("assistant", None, ""),
+        ("tool", "a", "There is no result: the tool was not run."),
+        ("tool", "b", "There is no result: the tool was not run."),
+        ("user", None, "never mind"),
+    ]
+
+
 def _counted(prompt: int, completion: int, **more: object) -> str:
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     return json.dumps({"role": "assistant", "content": "y" * 3000, "asked": "m", "usage": usage, **more})
@@ -119,6 +144,11 @@ def test_what_the_upstream_counted_decides_not_the_bytes() -> None:
     # The same with a window that is one turn too small: 5 + 104 + 24 fit into 150, 300 more do not.
     prompt = compose(None, records, 5, 200)
     assert (len(prompt.messages), prompt.left_out) == (3, 2)
+
+
+def test_an_upstream_that_counts_zeros_has_counted_nothing() -> None:
+    user, zeros = _record("user", "x" * 3000), _counted(0, 0)
+    assert [m["content"][:3] for m in compose(None, [_record("user", "new"), zeros, user], 3, 1000).messages] == ["new"]
 
 
 def test_counts_of_answers_that_were_asked_with_another_beginning_are_not_compared() -> None:

@@ -249,6 +249,19 @@ async def test_results_of_tools_continue_the_answer_that_called(client: Client, 
     assert conversation["messages"][2]["tool_results"] == results
 
 
+async def test_the_latest_turn_is_sent_whole_however_large_a_result_in_it_is(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    client = await start(context_tokens=256)
+    await ask(client, "before")
+    upstream.reply([], tool_calls=[("c1", "look", "{}")], finish_reason="tool_calls")
+    before = (await get(client, "/conversations"))["conversations"][0]["id"]
+    frames = await post(client, content="What is in the file?", conversation=before)
+    await post(client, content="x" * 60_000, role="tool", tool_call_id="c1", parent=frames[0].json["message"])
+    sent = upstream.requests[-1]["messages"]
+    assert [(m["role"], len(m["content"])) for m in sent] == [("user", 20), ("assistant", 0), ("tool", 60_000)]
+
+
 async def test_one_result_of_a_tool_is_sent_as_content(client: Client, upstream: ScriptedUpstream) -> None:
     upstream.reply([], tool_calls=[("c1", "look", "{}")], finish_reason="tool_calls")
     ids = (await post(client))[0].json

@@ -93,13 +93,15 @@ else
 end
 
 local reply = {'begun', number, question, depth, model, known[6] or '', created}
-local at, bytes = question, 0
+local at, bytes, turn = question, 0, false
 while at > 0 do
     local record = redis.call('HGET', messages, at)
     if not record then break end
     bytes = bytes + #record
-    if bytes > tonumber(window) and at ~= question then break end
+    if bytes > tonumber(window) and turn then break end
     reply[#reply + 1] = record
-    at = tonumber(string.match(record, '^{"parent":(%d+)'))
+    local up, role = string.match(record, '^{"parent":(%d+),"depth":%d+,"role":"(%a+)"')
+    at = tonumber(up)
+    turn = turn or role == 'user' -- the latest turn is read whole: its user message, and all behind it
 end
 return reply
