@@ -61,7 +61,7 @@ async def start_upstream(settings: Settings, stack: AsyncExitStack) -> Target:
         return Target(await stack.enter_async_context(run_demo()), (DEMO_MODEL,), "parley (built-in demo)")
     base_url = settings.openai_base_url or DEFAULT_BASE_URL
     models = settings.openai_model or (DEFAULT_MODEL,)
-    log.info("Upstream: %s with %s.", base_url, ", ".join(models))
+    log.info("Upstream: %s with %s.", without_secrets(base_url), ", ".join(models))
     return Target(base_url, models, "upstream")
 
 

@@ -174,11 +174,15 @@ async def test_a_second_service_on_one_data_folder_is_refused_and_the_first_goes
 async def test_a_secret_comes_from_a_file_and_is_in_no_log(folder: Path) -> None:
     (folder / "key").write_text("sk-from-a-file-123\n")
     service = await ServiceProcess(
-        folder, openai_api_key_file=folder / "key", openai_base_url="http://127.0.0.1:9", log_level="DEBUG"
+        folder,
+        openai_api_key_file=folder / "key",
+        openai_base_url="http://bob:bobs-password@127.0.0.1:9?key=of-azure",
+        log_level="DEBUG",
     ).start()
     try:
         assert "Upstream: http://127.0.0.1:9 with gpt-4o-mini." in service.log
-        assert "sk-from-a-file" not in service.log
+        for secret in ("sk-from-a-file", "bobs-password", "of-azure"):
+            assert secret not in service.log
     finally:
         service.close()
 

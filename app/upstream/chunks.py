@@ -30,9 +30,13 @@ class ToolCallPiece(msgspec.Struct, gc=False):
 
 
 class Said(msgspec.Struct, gc=False):
-    """The `delta` of a chunk, or the `message` of a whole answer. Reasoning has two names in the wild."""
+    """The `delta` of a chunk, or the `message` of a whole answer. Reasoning has two names in the wild.
+
+    `refusal`: what a model says instead of `content` where it does not give what `response_format` asks for.
+    """
 
     content: str | None = None
+    refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[ToolCallPiece] | None = None
@@ -94,14 +98,16 @@ def lenient(data: bytes, said: Literal["delta", "message"] = "delta") -> Chunk |
     """Decode any JSON object, ignoring what has another type than it should; None for JSON that is not an object.
 
     Text may hold surrogates that stand alone (see `mend`): an escape for half a character is valid JSON, and its other
-    half may be in the next chunk. `said` is the name under which a choice holds its text. Raises ValueError where the
-    data is not JSON.
+    half may be in the next chunk. `said` is the name under which a choice holds its text. Of a list the first item is
+    meant: Google's servers put an error into one. Raises ValueError where the data is not JSON.
     """
     try:
         value = json.loads(data.decode("utf-8", "replace"))
     except RecursionError as error:
         message = "nested too deeply"
         raise ValueError(message) from error
+    if isinstance(value, list) and value:
+        value = value[0]
     if not isinstance(value, dict):
         return None
     choices = value.get("choices")
@@ -141,9 +147,11 @@ def _choice(value: Mapping[str, Any], said: str) -> Choice:
 
 def _said(value: Mapping[str, Any]) -> Said:
     calls = value.get("tool_calls")
+    content = value.get("content")
     return Said(
-        content=_text(value.get("content")),
-        reasoning_content=_text(value.get("reasoning_content")),
+        content=_text(content),
+        refusal=_text(value.get("refusal")),
+        reasoning_content=_text(value.get("reasoning_content")) or _thinking(content),
         reasoning=_text(value.get("reasoning")),
         tool_calls=[_piece(item) for item in calls if isinstance(item, dict)] if isinstance(calls, list) else None,
     )
@@ -178,6 +186,14 @@ def _text(value: object) -> str | None:
     if isinstance(value, list):  # content in parts: the text of those that have one
         return "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
     return value if isinstance(value, str) else None
+
+
+def _thinking(content: object) -> str | None:
+    """Return the reasoning that Mistral's models have among the parts of their content."""
+    if not isinstance(content, list):
+        return None
+    said = [part["thinking"] for part in content if isinstance(part, dict) and "thinking" in part]
+    return "".join(text for text in map(_text, said) if text)
 
 
 def _name(value: object) -> str | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import msgspec
@@ -79,18 +79,24 @@ class Upstream:
         self._headers_with_body.update(self._headers)
         self._connect_timeout = connect_timeout
         self._limits = (first_token_timeout, token_timeout, answer_timeout)
-        self._redactor = Redactor([api_key or "", *" ".join((extra_headers or {}).values()).split()])
+        self._proxy = environment_proxy(self._address)
+        self._redactor = Redactor(
+            [
+                *(api_key or "", *" ".join((extra_headers or {}).values()).split()),
+                *_secrets_of(self._address),
+                *(_secrets_of(urlsplit(self._proxy)) if self._proxy else ()),
+            ]
+        )
         self._transport: Transport | None = None
         self._alarm = Alarm()
 
     async def open(self) -> None:
         """Make the connection pool; no connection is made yet."""
-        proxy = _environment_proxy(self._address)
-        if proxy is None and _is_plain(self._address):
+        if self._proxy is None and _is_plain(self._address):
             self._transport = DirectTransport(self._address, connect_timeout=self._connect_timeout)
         else:
             origin = f"{self._address.scheme}://{self._address.netloc}"
-            self._transport = GeneralTransport(origin, connect_timeout=self._connect_timeout, proxy=proxy)
+            self._transport = GeneralTransport(origin, connect_timeout=self._connect_timeout, proxy=self._proxy)
 
     async def close(self) -> None:
         """Close all connections; a stream that is still read ends as cut."""
@@ -111,7 +117,7 @@ class Upstream:
     async def stream(self, request: ChatRequest, sink: Sink | None = None) -> AsyncGenerator[Delta, None]:
         """Ask, and yield the answer piece by piece; `Finish` is the last. Every failure is an `UpstreamError`.
 
-        With a `sink`, only what comes with the first token is yielded: the rest goes there as it comes, until the end.
+        With a `sink`, only what is said first is yielded: the rest goes there as it comes, until the end.
 
         Comments and empty deltas are no tokens. What the consumer does between two items counts for the whole answer
         only. The connection is closed when the generator ends, is closed (`aclose()`) or is cancelled.
@@ -123,13 +129,15 @@ class Upstream:
             deadlines.watch(reply)
             decoder = Decoder()
             read = _read_whole if reply.content_type == "application/json" else _read_some
+            said = False  # a first token may have been held back
             while not (decoder.ended or reply.ended):
-                if sink is not None and decoder.tokens:
+                if sink is not None and said:
                     await _push(reply, decoder, deadlines, sink)
                     continue
                 before = decoder.tokens
                 deltas = await read(reply, decoder)
                 if deltas:
+                    said = True
                     deadlines.pause()
                     for delta in deltas:
                         yield delta
@@ -309,13 +317,21 @@ def _is_plain(address: SplitResult) -> bool:
     return bool(plain and _VISIBLE(address.geturl()))
 
 
-def _environment_proxy(address: SplitResult) -> str | None:
+def environment_proxy(address: SplitResult) -> str | None:
     """Return the proxy that the environment names for an address (`HTTPS_PROXY`, `NO_PROXY` and so on), or None.
 
     aiohttp's `trust_env` looks it up anew for each request, in a thread, and refuses to send our key to a host that
     has an entry in `~/.netrc`. This machine itself (the built-in demo model) is never behind a proxy.
     """
     host = address.hostname or ""
-    if host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(host):
+    if host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(address.netloc.rpartition("@")[2]):
         return None
-    return getproxies().get(address.scheme)
+    proxy = getproxies().get(address.scheme)
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _secrets_of(address: SplitResult) -> list[str]:
+    """Return the password in an address, and what its query says, as they stand there and decoded."""
+    password = address.netloc.rpartition("@")[0].partition(":")[2]
+    values = [password, *(pair.partition("=")[2] for pair in address.query.split("&"))]
+    return [*values, *map(unquote, values)]

@@ -117,7 +117,7 @@ class Decoder:
         if self.ended:
             return out
         for event in self._framer.close():
-            if event.strip() == _DONE or _is_whole(event):
+            if event.strip() == _DONE or _is_whole(event.decode("utf-8", "replace")):
                 self._take_odd_event(event, out)
         if not self.ended:
             if self._reason is not None:
@@ -134,6 +134,9 @@ class Decoder:
         except ValueError:
             chunk = None
         self._mending = True
+        for choice in (chunk and chunk.choices) or ():
+            for number, piece in enumerate((choice.delta and choice.delta.tool_calls) or ()):
+                piece.index = number  # here each entry is a call
         if chunk is not None and (chunk.choices or chunk.error):
             self._take(chunk, body, out)
         else:
@@ -183,8 +186,9 @@ class Decoder:
                 reasoning = said.reasoning_content or said.reasoning
                 if reasoning:
                     self._say("reasoning", reasoning, out)
-                if said.content:
-                    self._say("message", said.content, out)
+                content = said.content or said.refusal
+                if content:
+                    self._say("message", content, out)
                 if said.tool_calls:
                     self._collect(said, out)
             self._reason = choice.finish_reason or self._reason
@@ -238,13 +242,15 @@ class Decoder:
     def _call_of(self, piece: ToolCallPiece) -> _Call:
         """Return the call that a piece belongs to, a new one where it begins one.
 
-        Some servers give no index, and some the same one to each call: then another id with a name begins a call.
+        Some servers give no index, and some the same one to each call: then another id with a name begins a call, and
+        without an id a name with arguments, where those before it are whole.
         """
-        named = piece.function is not None and bool(piece.function.name)
         for call in reversed(self._calls):
             if piece.index is None or call.index == piece.index:
-                if named and piece.id and call.name and call.id != piece.id:
-                    break
+                if call.name and piece.function is not None and piece.function.name:
+                    more = piece.function.arguments and _is_whole("".join(call.arguments))
+                    if call.id != piece.id if piece.id else more:
+                        break
                 return call
         self._calls.append(_Call(len(self._calls) if piece.index is None else piece.index))
         return self._calls[-1]
@@ -281,9 +287,10 @@ def _is_error(data: bytes) -> bool:
     return chunk is not None and bool(chunk.error)
 
 
-def _is_whole(data: bytes) -> bool:
+def _is_whole(text: str) -> bool:
+    """Is this JSON to its end?"""
     try:
-        json.loads(data.decode("utf-8", "replace"))
+        json.loads(text)
     except (ValueError, RecursionError):
         return False
     return True

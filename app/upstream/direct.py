@@ -20,6 +20,7 @@ import aiohappyeyeballs
 
 from app.domain.errors import UpstreamConnectTimeout, UpstreamCut, UpstreamUnreachable
 from app.upstream.direct_reply import DirectReply
+from app.upstream.transport import UNUSABLE
 
 #: An idle connection is kept so long, in seconds: less than what servers and balancers keep theirs.
 KEEP_ALIVE_SECONDS = 15.0
@@ -50,11 +51,10 @@ class DirectTransport:
         fields = _fields(method, target, tuple(headers.items()), self._host_header)
         length = b"Content-Length: %d\r\n" % len(body) if body else b""
         message = b"%b%b\r\n%b" % (fields, length, body or b"")
+        stale = False
         while True:
-            connection = self._idle.pop() if self._idle else None
-            fresh = connection is None
-            if connection is None:
-                connection = await self._connect()
+            fresh = stale or not self._idle
+            connection = await self._connect() if fresh else self._idle.pop()
             reply = connection.ask(message)
             try:
                 await reply.head()
@@ -63,6 +63,7 @@ class DirectTransport:
                 # It may have been closed while it idled; where no byte came, nothing can have been said.
                 if fresh or reply.head_bytes or not isinstance(error, UpstreamCut):
                     raise
+                stale = True  # and so may the others: were they tried, too, all of them might be asked
             else:
                 return reply
 
@@ -93,6 +94,8 @@ class DirectTransport:
                     raise
         except TimeoutError as error:
             raise UpstreamConnectTimeout("The model server could not be connected in time.") from error
+        except UnicodeError as error:  # what no name of a host can be
+            raise UpstreamUnreachable(UNUSABLE, transient=False) from error
         except OSError as error:
             raise UpstreamUnreachable("The model server cannot be reached.") from error
         return connection
@@ -111,7 +114,7 @@ def _fields(method: str, target: str, headers: tuple[tuple[str, str], ...], host
     """Return the head of a request, but for the length of the body: the same for each answer."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
     if not all(map(_HEADER.fullmatch, lines)):
-        raise UpstreamUnreachable("The model server's address or headers cannot be used.", transient=False)
+        raise UpstreamUnreachable(UNUSABLE, transient=False)
     if all(name.lower() != "host" for name, _ in headers):
         lines.append(f"Host: {host}")
     return "\r\n".join((*lines, "")).encode()

@@ -18,7 +18,9 @@ log = logging.getLogger("parley.upstream")
 MAX_HEAD_BYTES = 64 * 1024
 
 _OK: Final = 200
-_GZIP_OR_DEFLATE: Final = 32 + zlib.MAX_WBITS  # told apart by how they begin
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS  # told apart by how they begin
+_GZIP_BYTE: Final = 0x1F
+_ZLIB_METHOD: Final = 8
 _ENCODINGS = frozenset(("gzip", "x-gzip", "deflate"))
 
 
@@ -45,6 +47,7 @@ class DirectReply:
         "_chunks",
         "_connection",
         "_delimited",
+        "_encoded",
         "_error",
         "_inflate",
         "_loop",
@@ -83,7 +86,8 @@ class DirectReply:
         self._sink: Callable[[bytes], bool] | None = None
         self._paused = False
         self._error: UpstreamError | None = None
-        self._inflate: Any = None
+        self._encoded = False
+        self._inflate: Any = None  # between two parts of an encoded body there is none
         self._delimited = False  # is the end of the body told, by a length or a last chunk?
         self._waiter: asyncio.Future[None] | None = None
 
@@ -192,8 +196,7 @@ class DirectReply:
         self.status = status
         named = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.content_type = named or self.content_type
-        if self.headers.get("Content-Encoding", "").lower() in _ENCODINGS:  # although we ask for none
-            self._inflate = zlib.decompressobj(wbits=_GZIP_OR_DEFLATE)
+        self._encoded = self.headers.get("Content-Encoding", "").lower() in _ENCODINGS  # although we ask for none
         self._delimited = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
         if status == _OK:
             self.headers.clear()
@@ -204,11 +207,12 @@ class DirectReply:
         """Take some of the body."""
         if self._parser is None:
             return
-        if self._inflate is not None:
+        if self._encoded:
             try:
-                data = self._inflate.decompress(data)
+                data = self._inflated(data)
             except zlib.error as error:
                 self._garble(error)
+                return
             if not data:
                 return
         self._chunks.append(data)
@@ -219,6 +223,19 @@ class DirectReply:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()
             self._wake()
+
+    def _inflated(self, data: bytes) -> bytes:
+        """Decode some of the body: gzip, in one part or several, or deflate, which some send without zlib's head."""
+        inflated: list[bytes] = []
+        while data:
+            if self._inflate is None:
+                headed = data[0] == _GZIP_BYTE or data[0] & 15 == _ZLIB_METHOD
+                self._inflate = zlib.decompressobj(wbits=_GZIP_OR_ZLIB if headed else -zlib.MAX_WBITS)
+            inflated.append(self._inflate.decompress(data))
+            data = self._inflate.unused_data
+            if self._inflate.eof:
+                self._inflate = None
+        return b"".join(inflated)
 
     def _garble(self, error: Exception) -> None:
         """Take what is no HTTP."""

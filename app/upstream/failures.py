@@ -71,7 +71,9 @@ def context_too_long(body: bytes, *, words: bool = True) -> UpstreamContextTooLo
         said = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if isinstance(said, dict) and isinstance(said.get("error"), dict | str):
+    if isinstance(said, list) and said:
+        said = said[0]  # Google's form
+    while isinstance(said, dict) and isinstance(said.get("error"), dict | str):
         said = said["error"]  # without it, the older form: its members are at the top
     if isinstance(said, str):
         said = {"message": said}

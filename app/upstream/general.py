@@ -13,7 +13,7 @@ from app.domain.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from app.upstream.transport import READ_AHEAD_BYTES
+from app.upstream.transport import READ_AHEAD_BYTES, UNUSABLE
 
 log = logging.getLogger("parley.upstream")
 
@@ -120,5 +120,5 @@ def _failure(error: Exception) -> UpstreamError:
         return UpstreamBadResponse("The model server did not answer in HTTP.")
     # A bad URL, proxy or header: a defect of the settings.
     if isinstance(error, ValueError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return UpstreamUnreachable("The model server's address or headers cannot be used.", transient=False)
+        return UpstreamUnreachable(UNUSABLE, transient=False)
     return UpstreamCut("The model server closed the connection before it answered.")

@@ -1,7 +1,9 @@
 """Server-sent events read from bytes: the data of each event, wherever the bytes were cut.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream. Lines are split before
-anything is decoded, so a cut inside a multi-byte character needs no care. Of the fields only `data` counts here.
+anything is decoded, so a cut inside a multi-byte character needs no care. Of the fields only `data` counts here, and what
+tells of an error: an event of that type, and a field `error`, which llama.cpp has sent instead of `data`. The data of such
+an event is wrapped: `{"error":data}`.
 """
 
 #: The largest line, and the largest event (its data lines together), in bytes. A delta has some hundred bytes and the
@@ -18,7 +20,7 @@ _LINE_COST = 48
 class EventFramer:
     """Turns bytes into the data of events; once `overflow` is True it takes nothing more."""
 
-    __slots__ = ("_after_cr", "_at_start", "_between_events", "_data", "_line", "_size", "overflow")
+    __slots__ = ("_after_cr", "_at_start", "_between_events", "_data", "_is_error", "_line", "_size", "overflow")
 
     def __init__(self) -> None:
         """Begin before the first byte of a stream."""
@@ -26,6 +28,7 @@ class EventFramer:
         self.overflow = False
         self._line = bytearray()  # the start of a line whose end has not come; a bytearray, as appending is linear
         self._data: list[bytes] = []  # the data lines of the event whose end has not come
+        self._is_error = False
         self._size = 0
         self._after_cr = False  # a "\n" that comes next belongs to the "\r" that was taken as the end of a line
         self._at_start = True
@@ -67,7 +70,8 @@ class EventFramer:
         events = self._events_in(lines)
         if len(self._line) > MAX_EVENT_BYTES:
             self.overflow = True
-        self._between_events = not (self._line or self._data or self._after_cr or self._at_start or self.overflow)
+        open_event = self._line or self._data or self._is_error
+        self._between_events = not (open_event or self._after_cr or self._at_start or self.overflow)
         return events
 
     def _events_in(self, lines: list[bytes]) -> list[bytes]:
@@ -79,18 +83,23 @@ class EventFramer:
             if self._at_start:
                 self._at_start = False
                 line = line.removeprefix(_BOM)  # noqa: PLW2901 - the line itself is meant
-            if line.startswith(b"data:") or line == b"data":
-                self._take_data(line)
-            elif not line and self._data:
+            if line:
+                self._take_field(*line.partition(b":")[::2])
+            else:
                 event = b"\n".join(self._data)
                 if event:
-                    events.append(event)
+                    events.append(b'{"error":%b}' % event if self._is_error else event)
                 self._data.clear()
+                self._is_error = False
                 self._size = 0
         return events
 
-    def _take_data(self, line: bytes) -> None:
-        # A further line also costs its object: without that, short lines would take ten times what is counted.
-        self._size += len(line) + (_LINE_COST if self._data else 0)
-        self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
-        self.overflow = self._size > MAX_EVENT_BYTES
+    def _take_field(self, name: bytes, value: bytes) -> None:
+        value = value.removeprefix(b" ")
+        if name == b"error" or (name == b"event" and value == b"error"):
+            self._is_error = True
+        if name in (b"data", b"error"):
+            # A further line also costs its object: without that, short lines would take ten times what is counted.
+            self._size += len(name) + 1 + len(value) + (_LINE_COST if self._data else 0)
+            self._data.append(value)
+            self.overflow = self._size > MAX_EVENT_BYTES

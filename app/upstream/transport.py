@@ -6,7 +6,7 @@ tests.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from app.domain.errors import UpstreamError
 
@@ -15,6 +15,9 @@ from app.domain.errors import UpstreamError
 LINGER_SECONDS = 0.1
 #: What is read ahead of the consumer, in bytes: 2,000 answers that wait for the store hold 256 MB at most.
 READ_AHEAD_BYTES = 64 * 1024
+
+#: What a defect of the settings is told as.
+UNUSABLE: Final = "The model server's address or headers cannot be used."
 
 
 class Reply(Protocol):

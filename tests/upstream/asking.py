@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,11 +38,18 @@ class Time:
 
 
 class Asked:
-    """What came of asking: all deltas, and the failure, if any."""
+    """What came of asking: all deltas, and the failure, if any. It is the sink as well."""
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
         self.failure: UpstreamError | None = None
+
+    def take(self, deltas: Sequence[Delta], tokens: int) -> bool:  # noqa: ARG002 - as `Sink` has it
+        self.deltas += deltas
+        return True
+
+    async def room(self) -> None:
+        """There always is."""
 
     @property
     def notices(self) -> list[dict[str, Any]]:
@@ -62,7 +69,7 @@ async def ask(
     async with Upstream(base_url=base_url, **options) as client:
         retrying = Retrying(client, retry_seconds, jitter=LONGEST, sleep=time.sleep, clock=time.clock)
         try:
-            async for delta in retrying.stream(HELLO, models or ("a",)):
+            async for delta in retrying.stream(HELLO, models or ("a",), asked):
                 asked.deltas.append(delta)
         except UpstreamError as error:
             asked.failure = error

@@ -4,11 +4,12 @@ import asyncio
 import json
 from contextlib import aclosing
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import pytest
 
 from app.domain.errors import UpstreamBadResponse
-from app.upstream.client import ChatRequest, Upstream
+from app.upstream.client import ChatRequest, Upstream, environment_proxy
 from app.upstream.deltas import Delta, Finish, ToolCall, Usage
 from tests.support.scripted_upstream import DONE, EVENT_STREAM, JSON, MODEL, Script, ScriptedUpstream, reply
 from tests.upstream.streams import said_in, says, thinks
@@ -108,6 +109,25 @@ async def test_a_proxy_of_the_environment_is_used_for_others(
     async with Upstream(base_url="http://model.invalid/v1") as client:
         assert (await collect(client))[-1] == Finish("stop", "m", Usage(1, 2, 3))
     assert upstream.headers[0]["Host"] == "model.invalid"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "without", "used"),
+    [
+        ("proxy.corp:3128", "", "http://proxy.corp:3128"),
+        ("http://proxy.corp:3128", "other.example", "http://proxy.corp:3128"),
+        ("http://proxy.corp:3128", "llm.example:8000", None),
+        ("http://proxy.corp:3128", "llm.example:8001", "http://proxy.corp:3128"),
+        ("http://proxy.corp:3128", ".example", None),
+    ],
+)
+def test_a_proxy_is_named_with_or_without_its_scheme_and_exceptions_with_or_without_a_port(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, without: str, used: str | None
+) -> None:
+    for name, value in (("https_proxy", proxy), ("no_proxy", without)):
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setenv(name, value)
+    assert environment_proxy(urlsplit("https://key@llm.example:8000/v1")) == used
 
 
 async def test_a_finish_reason_or_done_alone_completes_an_answer(upstream: ScriptedUpstream) -> None:

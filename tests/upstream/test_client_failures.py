@@ -80,6 +80,28 @@ async def test_the_body_of_an_error_is_logged_up_to_2_kb_without_secrets(
         assert hidden not in message
 
 
+async def test_a_password_and_a_query_of_the_address_are_no_more_logged_than_the_proxys_password(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.error(404, "no /v1/chat/completions?key=query%20secret for bob:address-secret (query secret)")
+    base_url = upstream.base_url.replace("http://", "http://bob:address-secret@") + "?key=query%20secret"
+    async with Upstream(base_url=base_url) as client:
+        await fail(client)
+    monkeypatch.setenv("https_proxy", upstream.base_url.replace("http://", "http://joe:proxy-secret@"))
+    async with Upstream(base_url="https://llm.example/v1?key=query%20secret") as client:
+        await fail(client)  # the proxy knows no CONNECT: aiohttp's error names it
+    logged = [record.getMessage() for record in caplog.records if record.name == "parley.upstream"]
+    assert len(logged) == 2
+    assert not [message for message in logged if "secret" in message]
+
+
+@pytest.mark.parametrize("host", ["foo..bar", "a" * 64 + ".example"])
+async def test_a_host_that_no_name_can_be_is_a_defect_of_the_settings(host: str) -> None:
+    async with Upstream(base_url=f"http://{host}/v1") as client:
+        _, failure = await fail(client)
+    assert (type(failure), failure.transient) == (UpstreamUnreachable, False)
+
+
 async def test_a_body_of_an_error_that_does_not_end_is_not_waited_for(
     upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

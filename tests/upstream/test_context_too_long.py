@@ -1,5 +1,6 @@
 """A prompt that is too long for the model: how upstreams say so, and that it is their limit which is taken from it."""
 
+import json
 import logging
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from app.domain.errors import UpstreamContextTooLong, UpstreamCut, UpstreamError, UpstreamRateLimited, UpstreamRefused
 from app.upstream.deltas import Notice
-from tests.support.scripted_upstream import Script, ScriptedUpstream, event
+from tests.support.scripted_upstream import DONE, Script, ScriptedUpstream, event
 from tests.upstream.asking import ask, changed, models, retrying
 
 OPENAI = {
@@ -58,6 +59,7 @@ def said(message: str) -> dict[str, Any]:
         (said("Too many tokens."), None),
         (said("context length, 99999999999999999999 or not"), None),
         ({"error": "input is longer than the context length"}, None),
+        ([said("The input token count (9001) exceeds the maximum number of tokens allowed (8000).")], 8000),
     ],
 )
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -113,11 +115,16 @@ async def test_a_mark_counts_with_any_status_and_words_only_where_the_request_is
 
 
 async def test_a_200_that_says_so_before_the_first_token_counts_too(upstream: ScriptedUpstream) -> None:
-    upstream.raw([event({"error": OPENAI})])
-    asked = await ask(upstream.base_url, "a", "b")
-    assert asked.deltas == []
-    assert isinstance(asked.failure, UpstreamContextTooLong)
-    assert asked.failure.limit_tokens == 8192
+    for error, limit in (
+        (event({"error": OPENAI}), 8192),
+        (b"error: " + json.dumps(LLAMA_CPP).encode() + b"\n\n" + DONE, 4096),
+        (b"event: error\n" + event({"error": OPENAI}) + DONE, 8192),
+    ):
+        upstream.raw([error])
+        asked = await ask(upstream.base_url, "a", "b")
+        assert asked.deltas == []
+        assert isinstance(asked.failure, UpstreamContextTooLong)
+        assert asked.failure.limit_tokens == limit
 
 
 async def test_a_fallback_may_be_the_one_that_cannot_take_it(upstream: ScriptedUpstream) -> None:

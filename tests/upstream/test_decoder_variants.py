@@ -107,6 +107,18 @@ def test_tool_calls_without_an_index_or_all_with_the_same_are_told_apart_by_thei
     assert decode(event({"choices": [{"delta": {"tool_calls": same}}]}), DONE) == expected
 
 
+@pytest.mark.parametrize("more", [{}, {"index": 0}, {"id": ""}, {"index": 0, "id": None}])
+def test_calls_without_ids_are_told_apart_by_names_behind_whole_arguments(more: dict[str, object]) -> None:
+    two = [
+        {"function": {"name": "f", "arguments": '{"x":'}},
+        {"function": {"name": "f", "arguments": "1}"}},  # a name that is repeated begins nothing
+        {"function": {"name": "f", "arguments": '{"y":2}'}},
+        {"function": {"name": "f", "arguments": ""}},
+    ]
+    deltas = decode(*(call(**piece, **more) for piece in two), DONE)
+    assert deltas[:-1] == [ToolCall("call_0", "f", '{"x":1}'), ToolCall("call_1", "f", '{"y":2}')]
+
+
 def test_a_piece_of_a_call_may_repeat_its_id_or_bring_a_new_one_without_a_name() -> None:
     first = call(index=0, id="a", function={"name": "f", "arguments": "1"})
     for again in ("a", "z", ""):
@@ -139,11 +151,20 @@ def test_the_last_event_may_lack_its_line_ends(lost: int) -> None:
         {"error": "secret"},
         {"object": "error", "message": "secret", "code": 400},
         {"error": {"message": "secret"}, "choices": [{"delta": {"content": "x"}, "finish_reason": "error"}]},
+        [{"error": {"message": "secret", "code": 503}}],
+        b'error: {"code":500,"message":"secret"}\n\n',
+        b'error: {"code":500,\nerror: "message":"secret"}\r\n\r\n',
+        b'event: error\ndata: {"message":"secret","code":500}\n\n',
+        b'data: {"message":"secret"}\nevent:error\n\n',
+        b'event: error\ndata: {"error":{"message":"secret"}}\n\n',
     ],
 )
-def test_an_error_in_the_stream_ends_it_with_a_sentence_of_ours(error: object) -> None:
+@pytest.mark.parametrize("before", [b"", text("w")])
+def test_an_error_in_the_stream_ends_it_with_a_sentence_of_ours(before: bytes, error: object) -> None:
     decoder = Decoder()
-    assert decoder.feed(text("x\r") + event(error) + text("y")) == [says("x\r")]
+    decoder.feed(before)
+    found = error if isinstance(error, bytes) else event(error)
+    assert decoder.feed(text("x\r") + found + text("y")) == [says("x\r")]
     assert type(decoder.failure) is UpstreamError
     assert "secret" not in decoder.failure.detail
     assert b"secret" in decoder.evidence
@@ -164,9 +185,31 @@ def test_bytes_that_are_no_utf8_and_numbers_that_are_no_json_are_survived() -> N
     assert decode(b'data: {"choices":[{"delta":{"content":"x"},"logprobs":-Infinity}]}\n\n') == [says("x")]
 
 
+def test_an_event_named_error_ends_with_its_blank_line() -> None:
+    assert decode(b"event: error\n\n" + text("x") + b"event: message\n" + text("y"), STOP) == [says("xy"), END]
+
+
 def test_content_in_parts_is_its_text() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
     assert decode(chunk({"content": parts})) == [says("ab")]
+
+
+def test_parts_that_are_thinking_are_reasoning() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}, {"type": "text", "text": "."}]}
+    assert decode(chunk({"content": [thinking]}), chunk({"content": [thinking, {"type": "text", "text": "a"}]})) == [
+        thinks("Hm."),
+        thinks("Hm."),
+        says("a"),
+    ]
+    assert decode(chunk({"content": [{"type": "thinking", "thinking": 7}, {"thinking": None}]})) == []
+
+
+def test_a_refusal_is_said_as_text() -> None:
+    assert decode(text("a"), chunk({"content": None, "refusal": "I can"}), chunk({"refusal": "not."}), STOP)[:-1] == [
+        says("a"),
+        says("I can"),
+        says("not."),
+    ]
 
 
 def filler(size: int) -> bytes:
@@ -231,7 +274,16 @@ def test_an_answer_in_one_piece_is_decoded_as_a_whole() -> None:
     assert decoder.complete
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"{}", b"[]", b'{"choices":[]}'])
+def test_each_entry_of_an_answer_in_one_piece_is_a_call_of_its_own() -> None:
+    calls = [{"function": {"name": name, "arguments": ""}} for name in "ff"]
+    whole = {"choices": [{"message": {"tool_calls": calls}}]}
+    assert Decoder().whole(json.dumps(whole).encode())[:-1] == [
+        ToolCall("call_0", "f", ""),
+        ToolCall("call_1", "f", ""),
+    ]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{}", b"[]", b"[1]", b'{"choices":[]}'])
 def test_another_body_is_no_answer(body: bytes) -> None:
     decoder = Decoder()
     assert decoder.whole(body) == []

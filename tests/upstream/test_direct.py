@@ -5,6 +5,7 @@ import gzip
 import socket
 import ssl
 import sys
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -115,8 +116,17 @@ async def test_a_response_cut_at_any_byte_is_the_same_answer() -> None:
         HEAD
         + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(BODY, mtime=0))
         + gzip.compress(BODY, mtime=0),
+        *(
+            HEAD + b"Content-Encoding: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % name + chunked(*pieces)
+            for name, pieces in (
+                (b"gzip", [gzip.compress(BODY[:9], mtime=0), gzip.compress(BODY[9:], mtime=0)]),
+                (b"gzip", [gzip.compress(BODY[:9], mtime=0) + gzip.compress(BODY[9:], mtime=0)]),
+                (b"deflate", [zlib.compress(BODY)]),
+                (b"deflate", [zlib.compress(BODY, wbits=-15)]),
+            )
+        ),
     ],
-    ids=["length", "1xx", "extension", "trailer", "case", "gzip"],
+    ids=["length", "1xx", "extension", "trailer", "case", "gzip", "gzips", "joined gzips", "zlib", "deflate"],
 )
 async def test_every_form_of_a_body_is_read(response: bytes) -> None:
     assert await asked(response) == SAID
@@ -174,6 +184,19 @@ async def test_a_connection_that_was_closed_while_it_idled_is_made_anew_and_nobo
         assert await collect(client) == SAID
         assert await collect(client) == SAID  # the second request met the closed door
     assert (raw.connections, len(raw.requests)) == (2, 3)
+
+
+async def test_a_server_that_closes_all_connections_is_asked_once_more_not_once_for_each() -> None:
+    async with serving((HEAD,), (HEAD,), (HEAD,), None, None) as raw, Upstream(base_url=raw.url) as client:
+        asking = [asyncio.create_task(collect(client)) for _ in range(3)]
+        while len(raw.requests) < 3:
+            await asyncio.sleep(0)
+        for writer in raw.writers:
+            writer.write(b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        assert await asyncio.gather(*asking) == [SAID] * 3  # three connections idle
+        with pytest.raises(UpstreamCut):
+            await collect(client)
+    assert (raw.connections, len(raw.requests)) == (4, 5)
 
 
 async def test_a_request_that_was_answered_in_part_is_never_sent_again() -> None:

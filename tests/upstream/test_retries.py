@@ -24,7 +24,7 @@ from app.upstream.deltas import Delta, Finish, Notice, ToolCall
 from app.upstream.retries import Retrying
 from tests.support.scripted_upstream import JSON, Script, ScriptedUpstream, chunk, event, reply
 from tests.upstream.asking import HELLO, Time, ask, changed, models, relay, retrying
-from tests.upstream.streams import said_in, says, thinks
+from tests.upstream.streams import said_in, says, text, thinks
 
 REFUSED = (400, 401, 403, 404, 422)
 OVERLOADED = event({"error": {"message": "overloaded"}})
@@ -183,6 +183,29 @@ async def test_after_the_first_token_a_failure_passes_unchanged(
     upstream.add(Script([chunk(delta), *rest.steps], hold=rest.hold))
     asked = await ask(upstream.base_url, "a", "b", token_timeout=0.1)
     assert (asked.deltas, type(asked.failure)) == ([shown], failure)
+    assert models(upstream) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        [
+            text("\ud83d"),
+            text("\ude00!"),
+        ],
+        [chunk({"content": "\r"}), chunk({"content": "x"})],
+        [chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}), chunk({"content": "x"})],
+    ],
+    ids=["half of a character", "carriage return", "tool call"],
+)
+async def test_text_behind_a_first_token_that_was_held_back_is_not_asked_for_again(
+    upstream: ScriptedUpstream, held: Sequence[bytes]
+) -> None:
+    upstream.raw([*held, chunk({"content": " shown"}), OVERLOADED], delay=0.01)
+    upstream.reply(["again"])
+    asked = await ask(upstream.base_url, "a", "b")
+    assert said_in(asked.said).endswith(" shown")
+    assert (asked.notices, type(asked.failure)) == ([], UpstreamError)
     assert models(upstream) == ["a"]
 
 

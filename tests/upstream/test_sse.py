@@ -6,7 +6,21 @@ from hypothesis import strategies as st
 from app.upstream.sse import MAX_EVENT_BYTES, EventFramer
 
 BEFORE = st.sampled_from([b"", b": begun\n\n", b"data: half", b"data: one\n", b"data: one\r"])
-LINES = st.sampled_from(["data: a", "data: b", "data:c", "data: ", "data: d\re", "data", "id: 1", ": comment", ""])
+LINES = st.sampled_from(
+    [
+        "data: a",
+        "data: b",
+        "data:c",
+        "data: ",
+        "data: d\re",
+        "data",
+        "id: 1",
+        ": comment",
+        "event: error",
+        "error: e",
+        "",
+    ]
+)
 
 
 @given(BEFORE, st.lists(LINES, max_size=12), st.sampled_from(["\n", "\r\n"]))
