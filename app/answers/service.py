@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from app.domain.limits import Allowance
 from app.domain.live_log import LiveLog
 from app.domain.log_context import about_answer
 from app.domain.measures import Measures
-from app.domain.messages import Ending, replayed, start_data, wire_message
+from app.domain.messages import AnswerHead, Ending, replayed, start_data, wire_message
 from app.domain.requests import NewMessage, Regenerate
 from app.store.answers import AnswerStore, Attached, Begun, Question
 from app.store.conversations import ConversationStore, MessageView
@@ -43,6 +43,10 @@ from app.store.limits import Limits, Place
 from app.upstream.deltas import Delta, Sink
 
 log = logging.getLogger("parley.answers")
+
+_LATE = (
+    "The store does not answer yet. The message may still be taken: send it again with its Idempotency-Key, or look."
+)
 
 #: How often a POST that meets a dead answer may find yet another one in its way.
 BEGIN_TRIES = 3
@@ -92,7 +96,6 @@ class Answers:
         self._measures = measures
         self._limits = limits
         self._max_active = max_active or 1 << 62
-        self._beginning = 0
         self._name = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._running: dict[MessageRef, Runner] = {}
@@ -123,42 +126,62 @@ class Answers:
     async def _ask(self, question: Question, options: dict[str, Any]) -> Asked:
         if self.draining:
             raise ShuttingDown("This process is shutting down. Send the message again: another one will take it.")
-        name = f"{self._name}.{next(self._numbers)}"
-        place = Place(question.owner, question.address, f"{question.conversation}.{name}")
         try:
-            left, begun = await self._admit(question, name, place)
+            asked = await self._spawn(question, options)
         except (TooBusy, RateLimited):
             # What was asked before costs nothing: it attaches.
             ref = await self._questions.asked_before(question)
             if ref is None:
                 raise
             return Asked(ref)
-        if isinstance(begun, Attached):
-            return Asked(begun.ref)
-        live = self._run(question, begun, options, name, place)
-        return Asked(begun.head.ref, left, live)
+        if asked.live is not None:
+            about_answer(message_id(*asked.ref))
+        return asked
 
-    async def _admit(
-        self, question: Question, name: str, place: Place
-    ) -> tuple[tuple[Allowance, ...], Begun | Attached]:
-        """Begin an answer where there is room for one, here and within the asker's limits. Raises TooBusy, RateLimited."""
-        if len(self._running) + self._beginning >= self._max_active:
+    def _spawn(self, question: Question, options: dict[str, Any]) -> "asyncio.Future[Asked]":
+        """Begin an answer and write it, in a task of this process: whoever asks may leave at any moment."""
+        if len(self._tasks) >= self._max_active:
             raise TooBusy("This process writes as many answers as it may (MAX_ACTIVE_ANSWERS). Try again shortly.")
-        self._beginning += 1
+        told: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._write(question, options, told))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return told
+
+    async def _write(self, question: Question, options: dict[str, Any], told: "asyncio.Future[Asked]") -> None:
+        name = f"{self._name}.{next(self._numbers)}"
+        place = Place(question.owner, question.address, f"{question.conversation}.{name}")
         try:
             left = await self._limits.take(place)
-            return left, await self._begin(question, name, place)
-        finally:
-            self._beginning -= 1
+            begun = await self._begin(question, name, place, partial(_refuse, told, StoreUnavailable(_LATE)))
+        except asyncio.CancelledError:
+            _refuse(told, ShuttingDown("This process is shutting down. Send the message again."))
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever asks is told
+            _refuse(told, error)
+            return
+        if isinstance(begun, Attached):
+            asked = Asked(begun.ref)
+        else:
+            runner = self._runner(begun.head, name, place)
+            asked = Asked(begun.head.ref, left, runner.live)
+            deltas = partial(self._asking.deltas, begun.head, question.system or begun.system, begun.records, options)
+        if not told.done():
+            told.set_result(asked)
+        del question, begun  # not kept for as long as the answer is written
+        if asked.live is not None:
+            await self._watched(runner, deltas, place)
 
-    async def _begin(self, question: Question, name: str, place: Place) -> Begun | Attached:
+    async def _begin(
+        self, question: Question, name: str, place: Place, overdue: Callable[[], None]
+    ) -> Begun | Attached:
         """Open an answer, after the end of a dead one in its way. What its place has taken is given back if there is none."""
         window = window_bytes(self._asking.largest_window)
         begun: Begun | Attached | None = None
         try:
             for last in (*[False] * (BEGIN_TRIES - 1), True):
                 try:
-                    begun = await self._store.begin(question, name, self.models[0], window)
+                    begun = await self._store.begin(question, name, self.models[0], window, overdue)
                     break
                 except ConversationBusy as busy:
                     ref = _ref(busy.extra["message"])
@@ -170,10 +193,9 @@ class Answers:
         assert begun is not None  # the last try returns or raises
         return begun
 
-    def _run(self, question: Question, begun: Begun, options: dict[str, Any], name: str, place: Place) -> LiveLog:
-        head = begun.head
+    def _runner(self, head: AnswerHead, name: str, place: Place) -> Runner:
         live = LiveLog([Event("start", start_data(*head.ref, head.parent, head.model), 1)])
-        runner = Runner(
+        runner = self._running[head.ref] = Runner(
             head,
             live,
             place=place,
@@ -183,13 +205,11 @@ class Answers:
             max_buffered_bytes=self._max_buffered_bytes,
             measures=self._measures,
         )
-        deltas = partial(self._asking.deltas, head, question.system or begun.system, begun.records, options)
-        self._running[head.ref] = runner
-        about_answer(message_id(*head.ref))  # this task's lines, and those of the runner, which it starts
-        self._spawn(self._watched(runner, deltas, place))
-        return live
+        return runner
 
     async def _watched(self, runner: Runner, deltas: Callable[[Sink], AsyncGenerator[Delta]], place: Place) -> None:
+        ref = runner.head.ref
+        about_answer(message_id(*ref))
         self._measures.answer_begun()
         try:
             async with self._abandonment.watch(runner):
@@ -197,15 +217,13 @@ class Answers:
         except Exception:  # a defect: nobody awaits this task, and recovery will end the answer
             log.exception("A runner failed.")
         finally:
-            del self._running[runner.head.ref]
+            if (
+                self._running.get(ref) is runner
+            ):  # not, where a failover has lost the answer, and its id is another's now
+                del self._running[ref]
             self._measures.answer_left()
             if runner.record is None:  # else the end has given it back
                 self._limits.ended(place)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -330,6 +348,13 @@ class Answers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _refuse(told: "asyncio.Future[Asked]", error: Exception) -> None:
+    """Tell whoever asks, if they still wait."""
+    if not told.done():
+        told.set_exception(error)
+        told.exception()  # asyncio is not to report it where they leave now
 
 
 def _ref(text: str) -> MessageRef:

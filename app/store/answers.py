@@ -1,7 +1,7 @@
 """The transitions of an answer in the store: begin, finish, stop mark; and reading its log."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from app.domain.context import BYTES_PER_TOKEN
@@ -126,11 +126,18 @@ class AnswerStore:
         self._log = connector.redis.register_script(scripts.LOG.text)
         self._stop = connector.redis.register_script(scripts.STOP.text)
 
-    async def begin(self, question: Question, runner: str, default_model: str, window_bytes: int) -> Begun | Attached:
-        """Store a question and open its answer, in one round trip.
+    async def begin(
+        self,
+        question: Question,
+        runner: str,
+        default_model: str,
+        window_bytes: int,
+        overdue: Callable[[], None] | None = None,
+    ) -> Begun | Attached:
+        """Store a question and open its answer, in one round trip; `overdue` as in `Journal.ask`.
 
         Raises NotFound, ConversationBusy, ConversationFull, IdempotencyKeyReused, InvalidRequest (parent), NotAnAnswer,
-        StoreFull or StoreUnavailable; nothing is stored then.
+        StoreFull or StoreUnavailable; nothing is stored then, unless `overdue` was called.
         """
         conversation = question.conversation
         names = [
@@ -167,6 +174,7 @@ class AnswerStore:
                     MOST_MESSAGES,
                     MOST_BYTES,
                 ],
+                overdue=overdue,
             )
         match reply:
             case ["begun", number, parent, depth, model, system, created, *records]:

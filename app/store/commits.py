@@ -22,6 +22,10 @@ class Call(msgspec.Struct):
     reply: asyncio.Future[Any] | None
     #: Until when it is waited for, by the loop's clock.
     until: float
+    #: See `Journal.ask`.
+    overdue: Callable[[], None] | None = None
+    #: May it have been done? Known where a connection was lost, or the reply is overdue.
+    sent: bool = False
 
     @property
     def wanted(self) -> bool:
@@ -81,7 +85,10 @@ class Waiting:
 
     def repeat(self, calls: Sequence[Call]) -> None:
         """Put the calls of a commit that was lost before all others."""
-        self.calls.extendleft(call for call in reversed(calls) if call.wanted)
+        wanted = [call for call in calls if call.wanted]
+        for call in wanted:
+            call.sent = True
+        self.calls.extendleft(reversed(wanted))
 
     def words(self, writer: LogWriter) -> None:
         """Add an answer."""

@@ -141,34 +141,52 @@ class Journal:
 
     def release(self, writer: LogWriter) -> None:
         """Forget a writer."""
-        self._writers.pop(writer.ref, None)
+        if self._writers.get(writer.ref) is writer:  # another one's, where a failover has lost the answer
+            del self._writers[writer.ref]
         self._waiting.forget(writer)
         # It belongs to whom it interrupts: that circle would keep an answer that is over until the collector comes.
         writer.interrupt = _ignore
 
     async def run_script(
-        self, script: Script, names: list[str], args: list[str | int], *, patience: float | None = CALL_PATIENCE_SECONDS
+        self,
+        script: Script,
+        names: list[str],
+        args: list[str | int],
+        *,
+        patience: float | None = CALL_PATIENCE_SECONDS,
+        overdue: Callable[[], None] | None = None,
     ) -> Any:
         """Run a journaled script with the next commit and return its reply.
 
         It may be sent twice where a connection is lost, so it has to be one that can be repeated. Raises StoreFull, and
         StoreUnavailable after `patience` seconds (None: waits for as long as it takes, and for its turn as tokens do).
+        `overdue` as in `ask`.
         """
-        return await self.call("EVALSHA", script.sha, len(names), *names, *args, patience=patience)
+        with store_errors():
+            return await self.ask("EVALSHA", script.sha, len(names), *names, *args, patience=patience, overdue=overdue)
 
     async def call(self, *command: str | int, patience: float | None = CALL_PATIENCE_SECONDS) -> Any:
         """Send one command that can be repeated with the next commit; as `run_script`."""
         with store_errors():
             return await self.ask(*command, patience=patience)
 
-    def ask(self, *command: str | int, patience: float | None = CALL_PATIENCE_SECONDS) -> asyncio.Future[Any]:
-        """Return the reply to come instead, which raises Redis's errors; for commands that are to go together."""
+    def ask(
+        self,
+        *command: str | int,
+        patience: float | None = CALL_PATIENCE_SECONDS,
+        overdue: Callable[[], None] | None = None,
+    ) -> asyncio.Future[Any]:
+        """Return the reply to come instead, which raises Redis's errors; for commands that are to go together.
+
+        `overdue`: called after `patience` where the command has been sent, so that it may have been done: its reply is
+        waited for `outage_seconds` longer then, since what it has begun is to be gone on with.
+        """
         now = self._loop.time()
         down = self._down_since
         if patience is not None and down is not None and now - down > patience:
             raise StoreUnavailable("The store does not answer. Try again shortly.")
         reply: asyncio.Future[Any] = self._loop.create_future()
-        call = Call(pack(command), reply, inf if patience is None else now + patience)
+        call = Call(pack(command), reply, inf if patience is None else now + patience, overdue)
         self._waiting.call(call, hurry=patience is not None)
         self._wake()
         return reply
@@ -329,8 +347,15 @@ class Journal:
 
     def _expire_calls(self) -> None:
         now = self._loop.time()
+        for call in self._in_flight.calls if self._in_flight is not None else ():
+            call.sent = True
         for call in (*self._waiting.calls, *(self._in_flight.calls if self._in_flight is not None else ())):
-            if call.until < now:
+            if call.until >= now:
+                continue
+            if call.sent and call.overdue is not None:
+                call.overdue()
+                call.overdue, call.until = None, now + self._outage_seconds
+            else:
                 call.fail(TimeoutError())
 
     def _beat_commands(self) -> list[Command]:

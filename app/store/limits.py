@@ -171,6 +171,7 @@ class Limits:
         except BaseException:
             for reply in pending:
                 reply.cancel()  # where all of them have failed, this says that it was seen
+            self.give_back(place)  # it may have been taken, and nobody told
             raise
         left = [item for (_, limits), reply in zip(asked, replies, strict=True) for item in _allowances(limits, reply)]
         taken = [bool(reply[0]) for reply in replies]
