@@ -110,20 +110,18 @@ class _Worker:
         self._ending = asyncio.Event()
 
     async def start(self) -> bool:
-        """Start a process and wait until it listens; say False where it has ended before. Then `routes` are known."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._started = asyncio.get_running_loop().time()
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "app.worker", str(theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *self._files),
-                # Ctrl-C in a terminal goes to the whole process group, and the parent hands it on.
-                start_new_session=True,
-            )
-        # Its end is how the worker learns of ours, whatever we die of. What it says has secrets: no argument shows it.
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        self._writer.write(json.dumps(self._told).encode() + b"\n")
+        """Start a process and wait until it listens. Then `routes` are known.
+
+        Says False where it has ended before, or none could be started: no memory, no descriptors.
+        """
+        self._started = asyncio.get_running_loop().time()
+        self._process = self._writer = None
+        try:
+            reader, self._writer = await self._spawn()
+        except OSError as error:
+            log.warning("Worker %d could not be started: %s.", self._index, error)
+            return False
+        self._writer.write(json.dumps(self._told).encode() + b"\n")  # it has secrets: no argument shows it
         if self._ending.is_set():  # told to end while it was started
             self.send(signal.SIGTERM)
         try:
@@ -134,26 +132,43 @@ class _Worker:
             self.routes = [tuple(route) for route in json.loads(said)]
         return bool(said)
 
+    async def _spawn(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Start a process; its end of the connection is how it learns of ours, whatever we die of."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "app.worker", str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), *self._files),
+                    # Ctrl-C in a terminal goes to the whole process group, and the parent hands it on.
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return await asyncio.open_connection(sock=ours)
+
     async def keep(self) -> None:
         """Fill the place again whenever its process dies; returns when it has ended because of `end`."""
         first, longest = RESTART_SECONDS
         delay = 0.0
         while True:
-            assert self._process is not None
-            code = await self._process.wait()
-            if self._writer is not None:
-                self._writer.close()
-            if self._ending.is_set():
-                return
+            process = self._process
+            if process is not None:
+                code = await process.wait()
+                if self._writer is not None:
+                    self._writer.close()
+                if not self._ending.is_set():
+                    log.error("Worker %d (process %d) has died (%s).", self._index, process.pid, _cause(code))
             lived = asyncio.get_running_loop().time() - self._started
             delay = 0.0 if lived > HEALTHY_SECONDS else min(max(first, delay * 2), longest)
-            log.error("Worker %d (process %d) has died (%s).", self._index, self._process.pid, _cause(code))
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._ending.wait()
             if self._ending.is_set():
                 return
-            if await self.start():
+            if await self.start() and self._process is not None:
                 log.warning("Worker %d is process %d now.", self._index, self._process.pid)
 
     def end(self) -> None:

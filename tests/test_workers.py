@@ -3,15 +3,17 @@
 import asyncio
 import os
 import re
+import resource
 import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientSession, CookieJar, TCPConnector
+from aiohttp import ClientSession, ClientTimeout, CookieJar, TCPConnector
 
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -107,6 +109,15 @@ def served_by(service: ServiceProcess, about: str = "") -> list[int]:
     return [int(pid) for pid in re.findall(rf"\[(\d+)\] parley\.access: .*{about}", service.log)]
 
 
+async def _met_by_a_worker(browser: ClientSession, service: ServiceProcess) -> None:
+    """Get a connection that a worker has accepted; others wait for one that is not there yet."""
+    while True:
+        with suppress(TimeoutError):
+            async with browser.get(f"{service.url}/conversations", timeout=ClientTimeout(total=2)) as response:
+                await response.read()
+                return
+
+
 async def server_of(session: ClientSession, service: ServiceProcess, path: str) -> int:
     """Ask, and return which worker has answered."""
     before = len(served_by(service))
@@ -193,6 +204,45 @@ async def test_a_killed_workers_answers_end_as_interrupted_and_another_takes_its
             if seen == set(fresh):
                 break
     assert seen == set(fresh)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="The limits of another process are Linux's.")
+async def test_a_place_is_filled_once_processes_can_be_started_again_and_the_others_keep_their_grace(
+    service: ServiceProcess, session: ClientSession, upstream: ScriptedUpstream
+) -> None:
+    crew = workers(service)
+    before = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+    async with asyncio.timeout(60):
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (3, before[1]))  # the parent can open nothing more
+        os.kill(crew[0], signal.SIGKILL)
+        while service.log.count(" could not be started: ") < 2:
+            await asyncio.sleep(0.01)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, before)
+        while "Worker 0 is process" not in service.log:
+            await asyncio.sleep(0.01)
+        assert len(workers(service)) == 2
+
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        os.kill(workers(service)[0], signal.SIGKILL)
+        while service.log.count(" could not be started: ") < 3:
+            await asyncio.sleep(0.01)
+        gate = upstream.gate()
+        upstream.reply(["one ", "two"], gate=gate)
+        gate.release()
+        reader = Reader()
+        async with ClientSession(cookie_jar=CookieJar(unsafe=True), connector=TCPConnector(limit=1)) as browser:
+            await _met_by_a_worker(browser, service)
+            async with browser.post(f"{service.url}/messages", json={"content": "Hi"}) as response:
+                await reader.read(response, until=5)
+                service.signal(signal.SIGTERM)
+                while "may finish within" not in service.log:
+                    await asyncio.sleep(0.01)
+                resource.prlimit(service.pid, resource.RLIMIT_NOFILE, before)  # ending needs some, too
+                gate.open()
+                await reader.read(response)
+        assert reader.end is not None
+        assert (reader.text, reader.end["status"]) == ("one two", "completed")
+        assert await service.ended(10) == 0
 
 
 async def test_sigterm_lets_running_answers_of_all_workers_finish_and_a_second_one_ends_them(
