@@ -126,6 +126,7 @@ async def _parts(
             lease_seconds=settings.lease_seconds,
             outage_seconds=settings.redis_outage_seconds,
             measures=measures,
+            conversation_ttl_seconds=settings.conversation_ttl_seconds,
         )
         await journal.start()
         stack.push_async_callback(journal.close)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from app.answers.service import Answers
+from app.answers.service import Answers, ref_of
 from app.domain.errors import NotFound, UnknownModel
 from app.domain.events import dump
 from app.domain.ids import new_conversation
@@ -35,8 +35,8 @@ class Conversations:
     async def read(self, owner: str, conversation: str, have: str = "") -> Snapshot:
         """Read a conversation; `have` is the version that the caller knows. Raises NotFound."""
         snapshot = await self._store.read(owner, conversation, have)
-        if snapshot.body is not None:
-            self._answers.look_after(snapshot.body["active"])
+        if snapshot.active is not None:
+            self._answers.look_after(snapshot.active)
         return snapshot
 
     async def page(self, owner: str, before: str | None) -> dict[str, Any]:
@@ -48,6 +48,9 @@ class Conversations:
                 raise NotFound("There is no such page. Follow `next` of the page before.")
             cursor = Cursor(int(match[1]), match[2])
         rows, last = await self._store.page(owner, cursor)
+        for row in rows:
+            if row["active"] is not None:
+                self._answers.look_after(ref_of(row["active"]))
         path = f"/conversations/before/{last.activity}-{last.conversation}" if last else None
         return {"conversations": rows, "next": path}
 

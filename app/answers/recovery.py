@@ -61,8 +61,6 @@ class Recovery:
         first = last = await self._store.proof_of_life(ref)
         silent_since = loop.time()
         while last.lease_ms > 0 or loop.time() - silent_since < self._lease_seconds:
-            if last.last_id is None and not last.lease_ms:
-                break  # no log to come back to
             await asyncio.sleep(LOOK_SECONDS)
             now = await self._store.proof_of_life(ref)
             if now.ended:

@@ -48,7 +48,9 @@ _LATE = (
     "The store does not answer yet. The message may still be taken: send it again with its Idempotency-Key, or look."
 )
 
-#: How often a POST that meets a dead answer may find yet another one in its way.
+_NOT_STOPPED = "The answer could not be stopped yet. Try again shortly."
+
+#: How often a POST that meets a dead answer, or a DELETE that stops one, may find yet another one in its way.
 BEGIN_TRIES = 3
 #: How long a request waits for the end of an answer that it has stopped.
 STOP_SECONDS = 30.0
@@ -184,7 +186,7 @@ class Answers:
                     begun = await self._store.begin(question, name, self.models[0], window, overdue)
                     break
                 except ConversationBusy as busy:
-                    ref = _ref(busy.extra["message"])
+                    ref = ref_of(busy.extra["message"])
                     if last or ref in self._running or not await self._recovery.settle(ref):
                         raise
         finally:
@@ -266,7 +268,7 @@ class Answers:
         """Return a message; of an answer that runs, the text so far. Raises NotFound."""
         view = await self._conversations.read_message(owner, ref)
         if view.running:
-            self._look_after(ref)
+            self.look_after(ref)
         return view.wire()
 
     async def check_cursor(self, ref: MessageRef, live: LiveLog, cursor: int) -> None:
@@ -293,12 +295,8 @@ class Answers:
             raise StoreUnavailable("The answer could not be followed to its end. Read the message again.")
         return view.wire()
 
-    def look_after(self, active: str | None) -> None:
+    def look_after(self, ref: MessageRef) -> None:
         """A GET has met an answer that runs: where nobody writes it any more, it is ended, in the background."""
-        if active is not None:
-            self._look_after(_ref(active))
-
-    def _look_after(self, ref: MessageRef) -> None:
         if ref not in self._running:
             self._recovery.suspect(ref)
 
@@ -323,17 +321,24 @@ class Answers:
                         await self._store.mark_stop(ref)
                     await until(live, lambda: live.over)
             except TimeoutError:
-                raise StoreUnavailable("The answer could not be stopped yet: the store does not answer.") from None
+                raise StoreUnavailable(_NOT_STOPPED) from None
             view = await self._answer(owner, ref)
+            if view.running:
+                self.look_after(ref)
+                raise StoreUnavailable(_NOT_STOPPED)
         return view.wire()
 
     async def delete(self, owner: str, conversation: str) -> None:
-        """Delete a conversation; a running answer is stopped first."""
-        try:
-            await self._conversations.delete(owner, conversation, force=False)
-        except ConversationBusy as busy:
-            await self.stop(owner, _ref(busy.extra["message"]))
-            await self._conversations.delete(owner, conversation, force=True)
+        """Delete a conversation; a running answer is stopped first. Raises ConversationBusy where others begin all the time."""
+        for last in (*[False] * (BEGIN_TRIES - 1), True):  # another one may begin behind the one that was stopped
+            try:
+                await self._conversations.delete(owner, conversation)
+            except ConversationBusy as busy:
+                if last:
+                    raise
+                await self.stop(owner, ref_of(busy.extra["message"]))
+            else:
+                return
 
     async def drain(self, grace_seconds: float) -> None:
         """Begin no more answers; let those that run finish for `grace_seconds`, then end each with its text so far."""
@@ -357,7 +362,8 @@ def _refuse(told: "asyncio.Future[Asked]", error: Exception) -> None:
         told.exception()  # asyncio is not to report it where they leave now
 
 
-def _ref(text: str) -> MessageRef:
+def ref_of(text: str) -> MessageRef:
+    """Return what a message's id names, one that was checked before, or is our own."""
     ref = parse_message_id(text)
-    assert ref is not None  # checked before, or our own
+    assert ref is not None
     return ref

@@ -18,7 +18,9 @@ async def until(live: LiveLog, reached: Callable[[], bool]) -> None:
             done.set_result(None)
 
     live.listen(look)
+    live.readers += 1
     try:
         await done
     finally:
         live.unlisten(look)
+        live.readers -= 1

@@ -26,7 +26,7 @@ class LiveLog:
     Only positions stay: neighbouring text may be joined, but never the last event with those before it.
     """
 
-    __slots__ = ("_listeners", "_settled", "before", "events", "gone", "over", "position")
+    __slots__ = ("_listeners", "_settled", "before", "events", "gone", "over", "position", "readers")
 
     def __init__(self, events: list[Event] | None = None) -> None:
         self.events: list[Event] = events if events is not None else []
@@ -38,13 +38,10 @@ class LiveLog:
         self.gone = False
         #: Will nothing more come, as the last event is `end` or the log is gone?
         self.over = bool(self.events) and self.events[-1].kind == "end"
+        #: How many read it, those included who are too slow to listen now. Whoever reads counts themselves.
+        self.readers = 0
         self._settled = len(self.events)  # so many events stay as they are
         self._listeners: dict[Listener, None] = {}  # a dict, as a thousand may leave at once
-
-    @property
-    def readers(self) -> int:
-        """Return how many listen."""
-        return len(self._listeners)
 
     def extend(self, events: list[Event]) -> None:
         """Add committed events, which begin right behind `position`, and tell the listeners."""

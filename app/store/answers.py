@@ -25,6 +25,7 @@ from app.store.connection import Connector, store_errors
 from app.store.entries import entry_id, log_events
 from app.store.journal import Journal
 from app.store.limits import Limits, Place
+from app.store.owner_list import OwnerLists
 
 #: How large a conversation may become: it is read as a whole, within some tenths of a second at this size.
 MOST_MESSAGES = 10_000
@@ -120,6 +121,7 @@ class AnswerStore:
         self._limits = limits
         self._lease_ms = int(lease_seconds * 1000)
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
+        self._owners = OwnerLists(journal, ttl_ms=self._ttl_ms)
         log_ttl_ms = int(event_log_ttl_seconds * 1000)
         self._log_ttl_ms = min(log_ttl_ms, self._ttl_ms) if self._ttl_ms else log_ttl_ms
         self._redis = connector.redis
@@ -181,7 +183,7 @@ class AnswerStore:
                 estimate = _tokens(min(sum(map(len, records)), window_bytes)) if self._limits.counts_tokens else 0
                 ref = MessageRef(conversation, number)
                 head = AnswerHead(ref, parent, depth, model, int(created), estimate, question.address)
-                self._list(question.owner, conversation, int(created))
+                self._owners.put(question.owner, conversation, int(created))
                 return Begun(head, system or None, records)
             case ["attach", number]:
                 return Attached(MessageRef(conversation, number))
@@ -213,7 +215,7 @@ class AnswerStore:
         record = ended_record(head, events, ending, now)
         usage = ending.usage
         if place is not None:  # goes with the same commit, so that whoever sees the end sees these
-            self._list(place.owner, ref.conversation, now, "XX")
+            self._owners.put(place.owner, ref.conversation, now, "XX")
             self._limits.ended(place)
         with self._spans.within("finish", parley__answer=message_id(*ref), parley__status=ending.status):
             reply: list[Any] = await self._journal.run_script(
@@ -239,9 +241,9 @@ class AnswerStore:
             self._measures.answer_ended(ending.status)
         if outcome == "done" and len(reply) > 1 and reply[1]:
             if place is None:
-                self._list(reply[1], ref.conversation, now)
+                self._owners.put(reply[1], ref.conversation, now)
             if self._limits.counts_tokens:
-                self._limits.spend(reply[1], head.address, _spent(head, events, ending))
+                self._limits.spend(reply[1], head.address, message_id(*ref), _spent(head, events, ending))
         return Outcome(outcome, end, record)
 
     async def mark_stop(self, ref: MessageRef) -> bool:
@@ -282,13 +284,6 @@ class AnswerStore:
         record = json.loads(reply[2]) if len(reply) > 2 and reply[2] else None
         head = head_of(ref, record) if record and record["role"] == "assistant" else None
         return RunningLog(log_events(entries), bool(leased), head, entries[-1][0] if entries else None)
-
-    def _list(self, owner: str, conversation: str, activity: int, *options: str) -> None:
-        # The owner's list lies in another slot: written after, and repaired on reading.
-        name = keys.owner_conversations(owner)
-        self._journal.post("ZADD", name, *options, "GT", activity, conversation)
-        if self._ttl_ms:
-            self._journal.post("PEXPIRE", name, self._ttl_ms)
 
 
 def _refusal(reply: list[Any], conversation: str) -> ParleyError:

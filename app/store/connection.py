@@ -24,6 +24,7 @@ _PASSING = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
     redis.exceptions.NoScriptError,
 )
 
@@ -59,11 +60,11 @@ def store_errors() -> AbstractContextManager[None]:
 
 
 def is_passing(error: redis.exceptions.ResponseError) -> bool:
-    """Does an error reply speak of a state of the server (failover, a disk that is full), not of the command?
+    """Does an error reply speak of a state of the server (failover, a full disk, somebody's long script), not of the command?
 
     Scripts that are gone are such a state: they are loaded with each connection of the journal.
     """
-    return isinstance(error, _PASSING) or str(error).startswith(("MISCONF", "NOREPLICAS", "UNBLOCKED"))
+    return isinstance(error, _PASSING) or str(error).startswith(("MISCONF", "NOREPLICAS", "UNBLOCKED", "BUSY "))
 
 
 class Connector:

@@ -14,6 +14,7 @@ from app.store import keys, scripts
 from app.store.connection import Connector, store_errors
 from app.store.entries import log_events
 from app.store.journal import Journal
+from app.store.owner_list import OwnerLists
 
 PAGE = 50
 #: A probe is to be told that the store hangs before it loses its own patience.
@@ -24,6 +25,8 @@ class Snapshot(NamedTuple):
     """A conversation as it was at one moment; `version` is its ETag. `body` None: the caller has that version."""
 
     version: str
+    #: The answer that runs; None: there is none.
+    active: MessageRef | None
     body: dict[str, Any] | None
 
 
@@ -56,8 +59,8 @@ class ConversationStore:
 
     def __init__(self, connector: Connector, journal: Journal, *, conversation_ttl_seconds: float) -> None:
         self._redis = connector.redis
-        self._journal = journal
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
+        self._owners = OwnerLists(journal, ttl_ms=self._ttl_ms)
         self._read = self._redis.register_script(scripts.READ.text)
         self._edit = self._redis.register_script(scripts.EDIT.text)
         self._delete = self._redis.register_script(scripts.DELETE.text)
@@ -72,31 +75,32 @@ class ConversationStore:
         """Create a conversation without messages. Raises StoreFull or StoreUnavailable."""
         now = now_ms()
         await self._write(owner, conversation, fields, now, create=True)
-        self._list(owner, conversation, now)
+        self._owners.put(owner, conversation, now)
 
     async def change(self, owner: str, conversation: str, fields: Mapping[str, str]) -> None:
         """Set some of title, system, model, metadata (JSON); '' takes a field away. Raises NotFound."""
         if not await self._write(owner, conversation, fields, now_ms(), create=False):
             raise _not_found()
+        self._owners.keep(owner)
 
     async def read(self, owner: str, conversation: str, have: str = "") -> Snapshot:
         """Read a conversation with all its messages; `have` is the version that the caller knows. Raises NotFound."""
-        version, chat, records, events = await self._snapshot(owner, conversation, "", have)
+        version, active, chat, records, events = await self._snapshot(owner, conversation, "", have)
+        running = MessageRef(conversation, active) if active else None
         if chat is None:
-            return Snapshot(version, None)
-        active = int(chat.get("active", 0))
-        # The list is in another slot: a process that died behind `begin` may have left it without this one.
-        self._list(owner, conversation, int(chat["updated"]))
+            return Snapshot(version, running, None)
+        # A process that died behind `begin` may have left the list without this one.
+        self._owners.put(owner, conversation, int(chat["updated"]))
         body = _conversation(conversation, chat)
         body["messages"] = [
             wire_message(MessageRef(conversation, number), record, events if number == active else None)
             for number, record in sorted(records.items())
         ]
-        return Snapshot(version, body)
+        return Snapshot(version, running, body)
 
     async def read_message(self, owner: str, ref: MessageRef) -> MessageView:
         """Read one message. Raises NotFound."""
-        _, chat, records, events = await self._snapshot(owner, ref.conversation, str(ref.number), "")
+        _, _, chat, records, events = await self._snapshot(owner, ref.conversation, str(ref.number), "")
         if chat is None or ref.number not in records:
             raise _not_found()
         record = records[ref.number]
@@ -114,16 +118,15 @@ class ConversationStore:
         asked = await self.read_message(owner, MessageRef(conversation, view.record["parent"]))
         return view, asked.record
 
-    async def delete(self, owner: str, conversation: str, *, force: bool) -> None:
-        """Delete a conversation. Raises NotFound, and ConversationBusy while an answer runs, unless `force`."""
+    async def delete(self, owner: str, conversation: str) -> None:
+        """Delete a conversation. Raises NotFound, and ConversationBusy while an answer runs."""
         names = [
             keys.chat(conversation),
             keys.messages(conversation),
             keys.events_prefix(conversation),
-            keys.lease_prefix(conversation),
         ]
         with store_errors():
-            match await self._delete(names, [owner, int(force)]):
+            match await self._delete(names, [owner]):
                 case ["deleted"]:
                     await self._redis.zrem(keys.owner_conversations(owner), conversation)
                 case ["busy", number]:
@@ -173,7 +176,7 @@ class ConversationStore:
                 summaries.append(None)
                 continue
             if int(chat["updated"]) != row.activity:
-                self._list(owner, row.conversation, int(chat["updated"]))
+                self._owners.put(owner, row.conversation, int(chat["updated"]))
             summaries.append(_conversation(row.conversation, chat) | {"message_count": count})
         return summaries
 
@@ -185,24 +188,23 @@ class ConversationStore:
 
     async def _snapshot(
         self, owner: str, conversation: str, number: str, have: str
-    ) -> tuple[str, dict[str, str] | None, dict[int, dict[str, Any]], list[Event]]:
+    ) -> tuple[str, int, dict[str, str] | None, dict[int, dict[str, Any]], list[Event]]:
         names = [keys.chat(conversation), keys.messages(conversation), keys.events_prefix(conversation)]
         with store_errors():
             reply: list[Any] = await self._read(names, [owner, number, have])
         if not reply:
             raise _not_found()
-        if len(reply) == 1:
-            return reply[0], None, {}, []
-        version, chat, records, entries = reply
+        version, active, *rest = reply
+        if not rest:
+            return version, int(active), None, {}, []
+        chat, records, entries = rest
         return (
             version,
+            int(active),
             dict(_pairs(chat)),
             {int(key): json.loads(record) for key, record in _pairs(records)},
             log_events(entries),
         )
-
-    def _list(self, owner: str, conversation: str, activity: int) -> None:
-        self._journal.post("ZADD", keys.owner_conversations(owner), "GT", activity, conversation)
 
 
 def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:

@@ -27,7 +27,7 @@ from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
 from app.domain.startup import StartupError
-from app.store import keys
+from app.store.beats import BEAT_SECONDS, Beats
 from app.store.commits import Call, Command, Commit, Waiting
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, is_passing, pack, store_errors
 from app.store.link import Link, link
@@ -42,8 +42,6 @@ Durability = Literal["acknowledged", "fsync", "replica"]
 CALL_PATIENCE_SECONDS = 3.0
 #: The store has so long to take what has been posted, at the end.
 CLOSE_SECONDS = 1.0
-#: How often stop marks are read (half of the second within which a stop from another replica is to take effect).
-BEAT_SECONDS = 0.4
 RECONNECT_SECONDS = (0.05, 0.5)
 #: For each answer that is written, the next turn waits so long after the one before it, and no longer than so, in seconds.
 #: With a hundred streams of 50 tokens/s it has 50 events instead of 6, and a token takes 0.9 of the CPU, 0.75 of the store's.
@@ -71,11 +69,12 @@ class Journal:
         lease_seconds: float,
         outage_seconds: float,
         measures: Measures,
+        conversation_ttl_seconds: float = 0,
     ) -> None:
+        """All times in seconds. `conversation_ttl_seconds`: what is written stays so long at least; 0: for ever."""
         self._connector = connector
         self._measures = measures
-        self._lease_ms = int(lease_seconds * 1000)
-        self._lease_beats = max(1, int(lease_seconds / 3 / BEAT_SECONDS))
+        self._beats = Beats(lease_seconds=lease_seconds, ttl_seconds=conversation_ttl_seconds, post=self.post)
         self._outage_seconds = outage_seconds
         outage_ms = int(outage_seconds * 1000)
         self._wait = {
@@ -87,7 +86,6 @@ class Journal:
         self._commit_seconds = REPLY_SECONDS + (outage_seconds if self._wait else 0)
         self._writers: dict[MessageRef, LogWriter] = {}
         self._waiting = Waiting()
-        self._beats = 0
         self._beat_due = False
         self._link: Link | None = None
         self._soon = False  # is there a commit at the end of this turn of the loop?
@@ -225,7 +223,7 @@ class Journal:
         writers = [writer for writer in self._writers.values() if writer.broken is None]
         packed = [pack(("SCRIPT", "LOAD", script.text)) for script in JOURNALED]
         for writer in writers:
-            packed.append(self._renewal(writer))
+            packed.append(self._beats.renewal(writer))
             packed.append(pack(("XREVRANGE", writer.key, "+", "-", "COUNT", 1)))
         async with asyncio.timeout(self._commit_seconds):
             replies = await connected.exchange(packed + self._wait)
@@ -274,7 +272,7 @@ class Journal:
         beats: list[Command] = []
         if self._beat_due:
             self._beat_due = False
-            beats = self._beat_commands()
+            beats = self._beats.commands(self._writers.values())
             packed += [command.packed for command in beats]
         if packed:
             self._in_flight = Commit(calls, writers, beats, monotonic())
@@ -358,21 +356,6 @@ class Journal:
             else:
                 call.fail(TimeoutError())
 
-    def _beat_commands(self) -> list[Command]:
-        renew = self._beats % self._lease_beats == 0
-        self._beats += 1
-        commands: list[Command] = []
-        for writer in self._writers.values():
-            if writer.broken is None:
-                mark = pack(("HGET", keys.chat(writer.ref.conversation), "stop"))
-                commands.append(Command(mark, _stop_mark(writer)))
-                if renew:
-                    commands.append(Command(self._renewal(writer), _ignore))
-        return commands
-
-    def _renewal(self, writer: LogWriter) -> bytes:
-        return pack(("SET", keys.lease(*writer.ref), writer.runner, "PX", self._lease_ms))
-
     # --- states -------------------------------------------------------------------------------------------------------
 
     def _wake_for(self, writer: LogWriter) -> None:
@@ -406,13 +389,5 @@ class Journal:
             writer.interrupt(Interrupt.OUTAGE)
 
 
-def _stop_mark(writer: LogWriter) -> Callable[[Any], None]:
-    def read(reply: Any) -> None:
-        if reply == str(writer.ref.number):
-            writer.interrupt(Interrupt.STOP)
-
-    return read
-
-
 def _ignore(_: object) -> None:
-    """A renewal that failed shows at the next commit; nobody is to be interrupted any more."""
+    """Nobody is to be interrupted any more."""

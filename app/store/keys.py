@@ -16,9 +16,11 @@ Redis Cluster. The scripts get the prefixes from here and add an answer's number
 | `limit:{<owner>}:answers`        | that of the longest answer that may run                                               |
 | `limit:{<owner>}:readers`        | a minute, renewed while the owner reads                                               |
 | `limit:{<owner>}:tokens`         | until the end of the day (UTC)                                                        |
+| `limit:{<owner>}:spent:<answer>` | `SPENT_SECONDS`: longer than what was posted may be sent again                        |
 """
 
 IDEMPOTENCY_SECONDS = 24 * 3600
+SPENT_SECONDS = 3600
 
 
 def chat(conversation: str) -> str:
@@ -84,3 +86,8 @@ def limit_readers(owner: str) -> str:
 def limit_tokens(owner: str) -> str:
     """String: the tokens of this day's answers."""
     return f"limit:{{{owner}}}:tokens"
+
+
+def limit_spent(owner: str, answer: str) -> str:
+    """String: an answer's tokens are counted."""
+    return f"limit:{{{owner}}}:spent:{answer}"

@@ -144,16 +144,16 @@ class Limits:
         if self._counts_answers:
             self._journal.post("ZREM", keys.limit_answers(place.owner), place.name)
 
-    def spend(self, owner: str, address: str | None, tokens: int) -> None:
-        """Count the tokens of an answer that has ended."""
+    def spend(self, owner: str, address: str | None, answer: str, tokens: int) -> None:
+        """Count the tokens of an answer that has ended; `answer` is its message's id."""
         if tokens <= 0:
             return
         midnight = (now_ms() // (DAY_SECONDS * 1000) + 1) * DAY_SECONDS * 1000
         for who, counted in ((owner, self._tokens_of_owner), (address, self._tokens_of_address)):
             if who is not None and counted:
-                name = keys.limit_tokens(who)
-                self._journal.post("INCRBY", name, tokens)
-                self._journal.post("PEXPIREAT", name, midnight)
+                names = keys.limit_tokens(who), keys.limit_spent(who, answer)
+                numbers = tokens, midnight, keys.SPENT_SECONDS * 1000
+                self._journal.post("EVALSHA", scripts.SPEND.sha, len(names), *names, *numbers)
 
     async def _try(self, place: Place) -> tuple[tuple[Allowance, ...], list[Allowance]]:
         """Return what is left of each limit, and those that had nothing left: nothing is taken then."""

@@ -10,7 +10,7 @@ from enum import Enum
 from itertools import starmap
 from typing import get_args
 
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from app.domain.events import TEXT_KINDS, Event, Kind, events_after, events_between, numbered, span
 from app.domain.ids import MessageRef
@@ -153,7 +153,10 @@ class LogWriter:
         return f"*{4 + 2 * len(self._sent)}\r\n{self._append}${len(name)}\r\n{name}\r\n{fields}".encode()
 
     def acknowledged(self, reply: object) -> None:
-        """Take the reply to `take`'s command: the entry's id, None (no such log), or an error reply."""
+        """Take the reply to `take`'s command: the entry's id, None (no such log), or an error reply.
+
+        Raises one that says nothing of the log: the connection is made anew, and the log compared.
+        """
         if self.broken is not None:
             return
         if reply == self._sent_id:
@@ -167,6 +170,8 @@ class LogWriter:
             self._break(Interrupt.GONE)
         elif isinstance(reply, OutOfMemoryError):
             self._break(Interrupt.FULL)
+        elif isinstance(reply, ResponseError) and "equal or smaller" not in str(reply):
+            raise reply
         else:
             self._break(Interrupt.FENCED)
 

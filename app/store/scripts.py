@@ -26,6 +26,8 @@ STOP = _load("stop")
 DELETE = _load("delete")
 TAKE = _load("take")
 READERS = _load("readers")
+RENEW = _load("renew")
+SPEND = _load("spend")
 
 #: Those that the journal sends by their SHA-1: it loads them whenever it connects.
-JOURNALED = (BEGIN, FINISH, TAKE, READERS)
+JOURNALED = (BEGIN, FINISH, TAKE, READERS, RENEW, SPEND)

@@ -88,6 +88,7 @@ class Streams:
         response.headers.clear()  # the head is made of them; they would be kept as long as the stream
         reader = _Reader(request, writer, live, cursor, chunked=chunked)
         self._readers[reader] = self._part
+        live.readers += 1
         self._measures.reader_came()
         try:
             if self._closing and not live.over:
@@ -95,6 +96,7 @@ class Streams:
             await reader.run(self._send_timeout_seconds)
         finally:
             del self._readers[reader]
+            live.readers -= 1
             self._measures.reader_went()
         return response
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 
 from tests.faults.conftest import Replicas
@@ -75,21 +76,43 @@ async def test_a_post_that_comes_first_takes_the_conversation_of_a_dead_runner(
     assert reader.end["status"] == "interrupted"
 
 
+@pytest.mark.parametrize("look", ["conversation", "conversation that is known", "list"])
 async def test_a_get_of_the_conversation_ends_the_answer_of_a_dead_runner(
-    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any, look: str
 ) -> None:
     async with asyncio.timeout(30):
         one, two = await replicas(2, **QUICK)
         reader, _ = await _read_some(session, one.url, upstream)
+        async with session.get(f"{one.url}/conversations/{reader.conversation}") as response:
+            known = {"If-None-Match": response.headers["ETag"]} if look == "conversation that is known" else {}
         one.kill()
+        path = f"{two.url}/conversations/{reader.conversation}"
         async with asyncio.timeout(10):
-            while True:
-                async with session.get(f"{two.url}/conversations/{reader.conversation}") as response:
-                    body = await response.json()
-                if body["active"] is None:
-                    break
+            while await own_redis.hexists(f"chat:{{{reader.conversation[5:]}}}", "active"):
+                async with session.get(
+                    f"{two.url}/conversations" if look == "list" else path, headers=known
+                ) as response:
+                    assert response.status in (200, 304)
                 await asyncio.sleep(0.05)
+        async with session.get(path, headers=known) as response:
+            body = await response.json()
     assert (body["messages"][1]["status"], body["messages"][1]["content"]) == ("interrupted", "one ")
+
+
+async def test_a_stop_that_cannot_be_seen_to_its_end_is_told_as_503(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = await replicas(2, **QUICK)
+        reader, gate = await _read_some(session, one.url, upstream)
+        one.signal(signal.SIGSTOP)
+        try:
+            await own_redis.delete(f"chat:{{{reader.conversation[5:]}}}:events:2")
+            async with session.post(f"{two.url}/messages/{reader.answer}/stop") as response:
+                assert (response.status, (await response.json())["code"]) == (503, "store_unavailable")
+        finally:
+            one.signal(signal.SIGCONT)
+            gate.open()
 
 
 async def test_the_only_process_is_killed_and_started_again(

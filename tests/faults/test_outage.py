@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from tests.faults.conftest import Replicas
 from tests.support.proxy import Proxy
@@ -289,6 +291,67 @@ async def test_a_redis_that_hangs_is_an_outage_like_any_other(
         gate.open()
         await reader.finish(session, service.url)
     assert reader.text == "".join(WORDS)
+
+
+async def test_a_redis_that_is_busy_with_somebodys_script_is_an_outage_like_any_other(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any, own_store: StoreProcess
+) -> None:
+    async with asyncio.timeout(60):
+        (service,) = await replicas(1, lease_seconds=3)
+        await own_redis.config_set("busy-reply-threshold", 10)
+        gate = upstream.gate()
+        upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = await _begin(session, service.url, until=7)
+        other: Any = Redis.from_url(own_store.url)
+        async with other:
+            script = asyncio.create_task(other.eval("while true do end", 0))
+            while True:
+                try:
+                    await own_redis.ping()
+                except ResponseError:
+                    break
+            gate.release(5)
+            for method, path, body in (("POST", "/messages", {"content": "and?"}), ("GET", "/conversations", None)):
+                async with session.request(method, f"{service.url}{path}", json=body) as response:
+                    assert (response.status, (await response.json())["code"]) == (503, "store_unavailable")
+            await own_redis.script_kill()
+            with pytest.raises(ResponseError):
+                await script
+        gate.open()
+        await reader.finish(session, service.url)
+    assert reader.text == "".join(WORDS)
+    assert reader.end is not None
+    assert reader.end["status"] == "completed"
+
+
+async def test_a_runner_that_waits_for_its_model_lives_though_the_store_is_full(
+    session: ClientSession, replicas: Replicas, upstream: ScriptedUpstream, own_redis: Any
+) -> None:
+    async with asyncio.timeout(60):
+        one, two = await replicas(2)
+        gate = upstream.gate()
+        upstream.reply(WORDS, gate=gate)
+        gate.release(3)
+        reader = Reader()
+        async with session.post(f"{one.url}/messages", json={"content": "Hi"}) as response:
+            await reader.read(response, until=7)
+            lease = f"chat:{{{reader.conversation[5:]}}}:lease:2"
+            await own_redis.config_set("maxmemory-policy", "noeviction")
+            await own_redis.config_set("maxmemory", 1)
+            for _ in range(4):  # renewals: more than a lease
+                left = await own_redis.pttl(lease)
+                while (now := await own_redis.pttl(lease)) <= left:
+                    left = now
+                    assert left > 0
+                    await asyncio.sleep(0.01)
+            async with session.get(f"{two.url}/messages/{reader.answer}") as seen:
+                assert (await seen.json())["status"] == "streaming"
+            await own_redis.config_set("maxmemory", 0)
+            gate.open()
+            await reader.read(response)
+    assert reader.end is not None
+    assert (reader.text, reader.end["status"]) == ("".join(WORDS), "completed")
 
 
 async def test_a_full_redis_refuses_posts_ends_answers_with_what_it_had_taken_and_still_reads_and_deletes(

@@ -4,9 +4,13 @@ import asyncio
 import re
 from typing import Any
 
+import pytest
+
+from app.store.conversations import ConversationStore
 from app.web.schemas import Conversation, ConversationPage
 from tests.conftest import Client, Start
 from tests.support.browser import ask, get, problem
+from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.sse import frames_of, read_all
 
@@ -172,6 +176,35 @@ async def test_deleting_stops_a_running_answer_first(client: Client, redis: Any,
         assert (end.event, end.json["status"]) == ("end", "stopped")
     await upstream.wait_for_open_streams(0)
     assert await redis.keys("chat:*") == []
+
+
+async def test_deleting_stops_an_answer_that_began_behind_the_one_that_was_stopped(
+    client: Client, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, delete, tries = asyncio.Event(), ConversationStore.delete, []
+
+    async def late(self: ConversationStore, *args: Any, **options: Any) -> None:
+        tries.append(args)
+        if len(tries) == 2:
+            await begun.wait()
+        await delete(self, *args, **options)
+
+    monkeypatch.setattr(ConversationStore, "delete", late)
+    for text in ("one", "two"):
+        upstream.reply([text], unfinished=True)
+    first, second = Reader(), Reader()
+    async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
+        await first.read(response, until=4)
+        deleting = asyncio.create_task(client.delete(f"/conversations/{first.conversation}"))
+        await first.read(response)
+        body = {"content": "and?", "conversation": first.conversation}
+        async with client.post("/messages", json=body) as response_of_second:
+            await second.read(response_of_second, until=4)
+            begun.set()
+            await second.read(response_of_second)
+        assert (await deleting).status == 204
+    assert [reader.end and reader.end["status"] for reader in (first, second)] == ["stopped", "stopped"]
+    assert await problem(client, "GET", f"/conversations/{first.conversation}") == (404, "not_found")
 
 
 async def test_an_edit_replies_after_the_message_that_it_names(client: Client, upstream: ScriptedUpstream) -> None:

@@ -3,8 +3,9 @@
 --
 -- KEYS  chat, messages, events prefix
 -- ARGV  owner, number of the one message ('' = all), the version that the caller has ('' = none)
--- Returns {} where there is no such thing, {version} where the caller has it already, else {version, fields and values of
---         the chat, number and record of each message, entries of the running answer's log}.
+-- Returns {} where there is no such thing, {version, number of the answer that runs ('0': none)} where the caller has it
+--         already, else with fields and values of the chat, number and record of each message, entries of the running
+--         answer's log behind them.
 --         The version is `<count of changes>`, and `-<last entry's id>` while an answer runs.
 local chat, messages, events = unpack(KEYS)
 local owner, number, have = unpack(ARGV)
@@ -17,7 +18,7 @@ if active then
     local top = redis.call('XREVRANGE', events .. active, '+', '-', 'COUNT', 1)[1]
     if top then version = version .. '-' .. top[1] end
 end
-if have == version then return {version} end
+if have == version then return {version, active or '0'} end
 
 local records
 if number == '' then
@@ -29,4 +30,4 @@ else
 end
 local entries = {}
 if active and (number == '' or number == active) then entries = redis.call('XRANGE', events .. active, '-', '+') end
-return {version, redis.call('HGETALL', chat), records, entries}
+return {version, active or '0', redis.call('HGETALL', chat), records, entries}
