@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.shared import Shared
 from app.shared import shared as start_shared
 from app.store.answers import AnswerStore
+from app.store.barrier import Barrier
 from app.store.connection import Connector
 from app.store.conversations import ConversationStore
 from app.store.follower import Follower
@@ -128,6 +129,7 @@ async def _parts(
             measures=measures,
             conversation_ttl_seconds=settings.conversation_ttl_seconds,
         )
+        barrier = Barrier(connector, settings.durability)
         await journal.start()
         stack.push_async_callback(journal.close)
         limits = Limits(
@@ -147,6 +149,7 @@ async def _parts(
         store = AnswerStore(
             connector,
             journal,
+            barrier,
             limits,
             lease_seconds=settings.lease_seconds,
             conversation_ttl_seconds=settings.conversation_ttl_seconds,
@@ -155,7 +158,7 @@ async def _parts(
             spans=spans,
         )
         conversation_store = ConversationStore(
-            connector, journal, conversation_ttl_seconds=settings.conversation_ttl_seconds
+            connector, journal, barrier, conversation_ttl_seconds=settings.conversation_ttl_seconds
         )
         recovery = Recovery(store, lease_seconds=settings.lease_seconds)
         stack.push_async_callback(recovery.close)
@@ -164,7 +167,7 @@ async def _parts(
             store=store,
             conversations=conversation_store,
             journal=journal,
-            follower=Follower(connector, recovery.suspect, announce_seconds=settings.abandoned_answer_seconds),
+            follower=Follower(connector, barrier, recovery.suspect, announce_seconds=settings.abandoned_answer_seconds),
             recovery=recovery,
             asking=Asking(
                 Retrying(upstream, settings.upstream_retry_seconds, measures=measures, spans=spans),

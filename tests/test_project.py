@@ -42,7 +42,7 @@ def test_the_defaults_in_the_readme_are_those_of_the_settings() -> None:
 def test_every_key_of_the_store_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     patterns = re.findall(r"^\| `([^`]+)`", keys.__doc__ or "", re.MULTILINE)
-    assert len(patterns) == 12
+    assert len(patterns) == 13
     for pattern in patterns:
         assert f"`{pattern}`" in readme
 

@@ -21,6 +21,7 @@ from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head
 from app.domain.spans import NO_SPANS, Spans
 from app.domain.times import now_ms
 from app.store import keys, scripts
+from app.store.barrier import Barrier
 from app.store.connection import Connector, store_errors
 from app.store.entries import entry_id, log_events
 from app.store.journal import Journal
@@ -107,6 +108,7 @@ class AnswerStore:
         self,
         connector: Connector,
         journal: Journal,
+        barrier: Barrier,
         limits: Limits,
         *,
         lease_seconds: float,
@@ -116,6 +118,7 @@ class AnswerStore:
         spans: Spans = NO_SPANS,
     ) -> None:
         self._journal = journal
+        self._barrier = barrier
         self._measures = measures
         self._spans = spans
         self._limits = limits
@@ -280,6 +283,7 @@ class AnswerStore:
         names = [keys.messages(ref.conversation), keys.events(*ref), keys.lease(*ref)]
         with store_errors():
             reply: list[Any] = await self._log(names, [ref.number])
+        await self._barrier.passed()
         entries, leased = reply[:2]
         record = json.loads(reply[2]) if len(reply) > 2 and reply[2] else None
         head = head_of(ref, record) if record and record["role"] == "assistant" else None

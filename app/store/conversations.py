@@ -11,6 +11,7 @@ from app.domain.ids import MessageRef, conversation_id, message_id
 from app.domain.messages import wire_message
 from app.domain.times import now_ms, rfc3339
 from app.store import keys, scripts
+from app.store.barrier import Barrier
 from app.store.connection import Connector, store_errors
 from app.store.entries import log_events
 from app.store.journal import Journal
@@ -57,8 +58,11 @@ class Cursor(NamedTuple):
 class ConversationStore:
     """Reads by the pool; a conversation that is not the owner's is not found."""
 
-    def __init__(self, connector: Connector, journal: Journal, *, conversation_ttl_seconds: float) -> None:
+    def __init__(
+        self, connector: Connector, journal: Journal, barrier: Barrier, *, conversation_ttl_seconds: float
+    ) -> None:
         self._redis = connector.redis
+        self._barrier = barrier
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
         self._owners = OwnerLists(journal, ttl_ms=self._ttl_ms)
         self._read = self._redis.register_script(scripts.READ.text)
@@ -194,6 +198,7 @@ class ConversationStore:
             reply: list[Any] = await self._read(names, [owner, number, have])
         if not reply:
             raise _not_found()
+        await self._barrier.passed()
         version, active, *rest = reply
         if not rest:
             return version, int(active), None, {}, []

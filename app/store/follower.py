@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
+from app.domain.errors import StoreUnavailable
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.store import keys
+from app.store.barrier import Barrier
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, store_errors
 from app.store.entries import new_events
 
@@ -24,12 +26,20 @@ RETRY_SECONDS = 0.2
 class Follower:
     """Lends live logs of answers that run elsewhere; a log is followed as long as somebody has it."""
 
-    def __init__(self, connector: Connector, suspect: Callable[[MessageRef], None], *, announce_seconds: float) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        barrier: Barrier,
+        suspect: Callable[[MessageRef], None],
+        *,
+        announce_seconds: float,
+    ) -> None:
         """`suspect` is called when an answer that has no `end` has fallen silent and has no lease.
 
         `announce_seconds`: how long a sign that an answer is read here holds, for its runner elsewhere; 0: none is set.
         """
         self._connector = connector
+        self._barrier = barrier
         self._suspect = suspect
         self._announce_ms = int(announce_seconds * 1000)
         self._block_ms = int(min(BLOCK_SECONDS, announce_seconds / 4 or BLOCK_SECONDS) * 1000)
@@ -59,7 +69,7 @@ class Follower:
                 try:
                     async with self._connector.connection() as connection:
                         await self._tail(connection, ref, followed)
-                except (*CONNECTION_ERRORS, RedisError) as error:
+                except (*CONNECTION_ERRORS, RedisError, StoreUnavailable) as error:
                     if not followed.filled.done():
                         with store_errors():
                             raise
@@ -90,6 +100,7 @@ class Follower:
                 last = entries[-1][0]
                 fresh = new_events(entries, live.position)
                 if fresh and not live.over:
+                    await self._barrier.passed()
                     live.extend(fresh)
             if not followed.filled.done():
                 followed.filled.set_result(None)

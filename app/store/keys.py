@@ -11,6 +11,7 @@ Redis Cluster. The scripts get the prefixes from here and add an answer's number
 | `chat:{t}:reader:<n>`            | `ABANDONED_ANSWER_SECONDS`, set only where that is not 0                              |
 | `chat:{t}:idempotency:<key>`     | 24 hours                                                                              |
 | `owner:<id>:conversations`       | as `chat:{t}` of the owner's latest                                                   |
+| `barrier`                        | some seconds                                                                          |
 | `limit:{<owner>}:messages`       | a minute after the last message                                                       |
 | `limit:{<address>}:messages`     | the same                                                                              |
 | `limit:{<owner>}:answers`        | that of the longest answer that may run                                               |
@@ -21,6 +22,8 @@ Redis Cluster. The scripts get the prefixes from here and add an answer's number
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 SPENT_SECONDS = 3600
+#: String: nothing; it is written so that there is a write to wait for.
+BARRIER = "barrier"
 
 
 def chat(conversation: str) -> str:

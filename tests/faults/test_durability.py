@@ -3,11 +3,13 @@
 import asyncio
 import shutil
 import tempfile
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from redis.asyncio import Redis
 
 from tests.faults.conftest import Replicas
 from tests.support.ports import free_port
@@ -89,25 +91,41 @@ async def test_with_replica_nothing_is_shown_that_the_replica_has_not_taken(
     second = Path(tempfile.mkdtemp(prefix="parley-replica-"))
     follower = StoreProcess(second, "--replicaof", f"127.0.0.1 {port}")
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60), AsyncExitStack() as stack:
             await master.start()
             await follower.start()
-            (service,) = await replicas(1, durability="replica", redis_url=master.url, redis_outage_seconds=20)
+            redis: Any = await stack.enter_async_context(Redis.from_url(master.url, decode_responses=True))
+            settings = {"durability": "replica", "redis_url": master.url, "redis_outage_seconds": 20}
+            service, other = await replicas(2, **settings, lease_seconds=3)
             gate = upstream.gate()
             upstream.reply(["one ", "two"], gate=gate)
             gate.release()
             reader = Reader()
             async with session.post(f"{service.url}/messages", json={"content": "Hi"}) as response:
                 await reader.read(response, until=5)
-                follower.freeze()
-                gate.open()
-                reading = asyncio.create_task(reader.read(response))
-                done, _ = await asyncio.wait([reading], timeout=1.5)
-                assert not done
-                assert reader.text == "one "
-                follower.thaw()
-                await reading
-            assert (reader.text, reader.end and reader.end["status"]) == ("one two", "completed")
+                elsewhere = reader.again()
+                async with session.get(f"{other.url}/messages/{reader.answer}/events") as followed:
+                    await elsewhere.read(followed, until=5)
+                    follower.freeze()
+                    gate.release()
+                    while await redis.xlen(f"chat:{{{reader.conversation[5:]}}}:events:2") < 3:
+                        await asyncio.sleep(0.01)  # the first store has it
+                    reading = [
+                        asyncio.create_task(reader.read(response)),
+                        asyncio.create_task(elsewhere.read(followed)),
+                    ]
+                    done, _ = await asyncio.wait(reading, timeout=1.5)
+                    assert not done
+                    assert (reader.text, elsewhere.text) == ("one ", "one ")
+                    for service_asked in (service, other):  # after seconds in which no replica has it
+                        async with session.get(f"{service_asked.url}/messages/{reader.answer}") as seen:
+                            assert (seen.status, (await seen.json())["code"]) == (503, "store_unavailable")
+                    follower.thaw()
+                    gate.open()
+                    await asyncio.gather(*reading)
+                    await elsewhere.finish(session, other.url)
+            for read in (reader, elsewhere):
+                assert (read.text, read.end and read.end["status"]) == ("one two", "completed")
     finally:
         for process in (follower, master):
             process.close()

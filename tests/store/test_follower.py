@@ -8,6 +8,7 @@ import pytest
 from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.store import keys
+from app.store.barrier import Barrier
 from app.store.connection import Connector
 from app.store.follower import Follower
 from tests.support.store import StoreProcess
@@ -34,7 +35,7 @@ async def test_a_log_is_not_followed_without_readers_also_where_a_cancellation_w
 
     monkeypatch.setattr(Follower, "_still_there", deaf)
     connector = Connector(store_process.url)
-    follower = Follower(connector, lambda _: None, announce_seconds=0.2)
+    follower = Follower(connector, Barrier(connector, "acknowledged"), lambda _: None, announce_seconds=0.2)
     async with asyncio.timeout(10):
         async with follower.follow(ref) as live:
             assert isinstance(live, LiveLog)
