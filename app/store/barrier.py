@@ -39,7 +39,7 @@ class Barrier:
             await asyncio.wait((before,))
         self._running, self._next = self._next, None
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(keys.BARRIER, "", px=WAIT_MS).execute_command(*self._command)
+        pipeline.set(keys.BARRIER, "", px=keys.BARRIER_MS).execute_command(*self._command)
         with store_errors():
             _, reply = await pipeline.execute()
         if (reply[0] if isinstance(reply, list) else reply) < 1:

@@ -27,6 +27,7 @@ from app.domain.ids import MessageRef
 from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
 from app.domain.startup import StartupError
+from app.store import keys
 from app.store.beats import BEAT_SECONDS, Beats
 from app.store.commits import Call, Command, Commit, Waiting
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, is_passing, pack, store_errors
@@ -77,10 +78,12 @@ class Journal:
         self._beats = Beats(lease_seconds=lease_seconds, ttl_seconds=conversation_ttl_seconds, post=self.post)
         self._outage_seconds = outage_seconds
         outage_ms = int(outage_seconds * 1000)
+        # A write of our own before it, as these wait for no other: what is sent again after a reconnect may write nothing.
+        write = pack(("SET", keys.BARRIER, "", "PX", keys.BARRIER_MS))
         self._wait = {
             "acknowledged": [],
-            "fsync": [pack(("WAITAOF", 1, 0, outage_ms))],
-            "replica": [pack(("WAIT", 1, outage_ms))],
+            "fsync": [write, pack(("WAITAOF", 1, 0, outage_ms))],
+            "replica": [write, pack(("WAIT", 1, outage_ms))],
         }[durability]
         self._loop: asyncio.AbstractEventLoop
         self._commit_seconds = REPLY_SECONDS + (outage_seconds if self._wait else 0)

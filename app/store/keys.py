@@ -24,6 +24,7 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 SPENT_SECONDS = 3600
 #: String: nothing; it is written so that there is a write to wait for.
 BARRIER = "barrier"
+BARRIER_MS = 5000
 
 
 def chat(conversation: str) -> str:

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from app.domain.events import text_of
+from app.store import keys
 from app.store.journal import Journal
 from app.store.log_writer import LogWriter
-from tests.store.conftest import writers_of
+from tests.store.conftest import journal_of, writers_of
+from tests.support.store import StoreProcess
 
 
 async def test_a_defect_in_an_acknowledgement_loses_and_repeats_nothing_of_any_answer_and_is_logged(
@@ -55,3 +57,18 @@ async def test_a_request_whose_commit_a_defect_breaks_is_answered_all_the_same(
         assert await journal.call("ECHO", "hello") == "hello"
     assert defects == [["hello"]]
     assert "The journal failed." in caplog.text
+
+
+async def test_a_commit_that_writes_nothing_waits_for_the_disk_behind_a_write_all_the_same(
+    redis: Any, store_process: StoreProcess
+) -> None:
+    """What is sent again after a reconnect may have been done, and `WAITAOF` waits for its own connection's writes only."""
+    await redis.config_set("appendonly", "yes")
+    try:
+        async with journal_of(store_process, durability="fsync") as journal:
+            await redis.delete(keys.BARRIER)
+            assert await journal.call("ECHO", "hello") == "hello"
+            assert await redis.exists(keys.BARRIER)
+    finally:
+        await redis.config_set("appendonly", "no")
+        await redis.flushall()
