@@ -117,9 +117,9 @@ async def test_with_replica_nothing_is_shown_that_the_replica_has_not_taken(
                     done, _ = await asyncio.wait(reading, timeout=1.5)
                     assert not done
                     assert (reader.text, elsewhere.text) == ("one ", "one ")
-                    for service_asked in (service, other):  # after seconds in which no replica has it
-                        async with session.get(f"{service_asked.url}/messages/{reader.answer}") as seen:
-                            assert (seen.status, (await seen.json())["code"]) == (503, "store_unavailable")
+                    asked = [session.get(f"{at.url}/messages/{reader.answer}") for at in (service, other)]
+                    for seen in await asyncio.gather(*asked):  # after seconds in which no replica has it
+                        assert (seen.status, (await seen.json())["code"]) == (503, "store_unavailable")
                     follower.thaw()
                     gate.open()
                     await asyncio.gather(*reading)
