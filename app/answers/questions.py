@@ -19,7 +19,7 @@ from app.domain.messages import derived_title, tool_record, user_record
 from app.domain.requests import NewMessage, Regenerate
 from app.domain.times import now_ms
 from app.store.answers import AnswerStore, Question
-from app.store.conversations import ConversationStore
+from app.store.conversations import ConversationStore, MessageView
 
 
 class Questions:
@@ -91,9 +91,20 @@ class Questions:
             latest = await self._conversations.latest(owner, conversation)
             if latest is not None and _says(latest[1], message):
                 return latest[0].ref
-        raise BadCursor(
-            "No answer to this message is known, so there is nothing to resume. Send it without Last-Event-ID."
-        )
+        raise _nothing_to_resume()
+
+    async def regenerated(self, owner: str, answer: MessageView, request: Regenerate, key: str | None) -> MessageRef:
+        """Return the sibling of an answer that the same request has begun before. Raises BadCursor where there is none."""
+        ref = answer.ref
+        if key is not None and (
+            found := await self._of_key(owner, ref.conversation, key, _digest(f"regenerate {ref.number}", request))
+        ):
+            return found
+        latest = await self._conversations.latest(owner, ref.conversation)
+        # The answer itself is no sibling: it was there before anybody asked for one.
+        if latest is not None and latest[0].ref != ref and latest[0].record["parent"] == answer.record["parent"]:
+            return latest[0].ref
+        raise _nothing_to_resume()
 
     async def asked_before(self, question: Question) -> MessageRef | None:
         """Return the answer that the question's key began; None where it has no key, or a new one."""
@@ -150,6 +161,10 @@ def _says(record: dict[str, Any], message: NewMessage) -> bool:
     if message.role == "tool":
         return bool(record.get("tool_results") == message.results())
     return bool(record.get("content") == message.stored_content())
+
+
+def _nothing_to_resume() -> BadCursor:
+    return BadCursor("No answer to this is known, so there is nothing to resume. Send it without Last-Event-ID.")
 
 
 def _ref(text: str) -> MessageRef:

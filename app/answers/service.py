@@ -125,6 +125,10 @@ class Answers:
         """Find the answer that a repeated POST means, without asking again. Raises BadCursor where there is none."""
         return await self._questions.answered(owner, message, key)
 
+    async def attach_sibling(self, owner: str, ref: MessageRef, request: Regenerate, key: str | None) -> MessageRef:
+        """Find the answer that a repeated `regenerate` means, without asking again. Raises BadCursor where there is none."""
+        return await self._questions.regenerated(owner, await self._answer(owner, ref), request, key)
+
     async def _ask(self, question: Question, options: dict[str, Any]) -> Asked:
         if self.draining:
             raise ShuttingDown("This process is shutting down. Send the message again: another one will take it.")

@@ -56,11 +56,18 @@ class MessageRoutes:
         """`POST /messages/{id}/regenerate`."""
         in_one_piece = wants_json(request)
         key = idempotency_key_of(request)
+        cursor = cursor_of(request)
+        owner, sibling = await self._sibling(request, key, cursor)
+        return await self._answer(request, owner, sibling, cursor, in_one_piece=in_one_piece)
+
+    async def _sibling(self, request: web.Request, key: str | None, cursor: int | None) -> tuple[str, Asked]:
+        """As `_asked`."""
         ref = message_of(request)
         owner = known_owner(request)
         body = await read_body(request, Regenerate, optional=True)
-        sibling = await self._answers.regenerate(owner, ref, body, key, address_of(request, self._proxies))
-        return await self._answer(request, owner, sibling, None, in_one_piece=in_one_piece)
+        if cursor is not None:
+            return owner, Asked(await self._answers.attach_sibling(owner, ref, body, key))
+        return owner, await self._answers.regenerate(owner, ref, body, key, address_of(request, self._proxies))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """`GET /messages/{id}/events`."""

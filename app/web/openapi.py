@@ -175,11 +175,11 @@ def _paths() -> dict[str, Any]:
         "/messages/{id}/regenerate": {
             "post": _operation(
                 "Another answer to the same message, as a sibling",
-                {200: _answer()},
-                (*_ASK, NotAnAnswer),
+                {200: _answer(), 204: "With `Last-Event-ID`: nothing is left to send."},
+                (*_ASK, NotAnAnswer, BadCursor),
                 body=Regenerate,
                 body_required=False,
-                parameters=[message, _KEY],
+                parameters=[message, _KEY, _CURSOR],
             )
         },
         "/conversations": {

@@ -190,6 +190,49 @@ async def test_a_post_with_a_cursor_attaches_and_never_asks_again(
         assert len(upstream.requests) == 1
 
 
+async def test_a_regenerate_with_a_cursor_attaches_and_never_asks_again(
+    session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream
+) -> None:
+    async with asyncio.timeout(30):
+        one, two = pair
+        first = await _post(session, one.url, {"content": "Hi"})
+        path = f"/messages/{first.answer}/regenerate"
+
+        async def again(cursor: str, *, key: str | None = None, body: dict[str, Any] | None = None) -> Reader | str:
+            """Send it as a client does whose stream was cut; return what it reads, or the code of the refusal."""
+            headers = {"Last-Event-ID": cursor} | ({"Idempotency-Key": key} if key is not None else {})
+            async with session.post(two.url + path, json=body or {}, headers=headers) as response:
+                if response.status == 204:
+                    return "nothing is left"
+                if response.status != 200:
+                    return str((await response.json())["code"])
+                reader = Reader()
+                reader.cursor = int(cursor)
+                await reader.read(response)
+                return reader
+
+        assert await again("1") == "bad_cursor"  # nobody has asked for another answer
+        gate = upstream.gate()
+        upstream.reply(["one ", "two"], gate=gate)
+        gate.release()
+        sibling = Reader()
+        async with session.post(one.url + path, headers={"Idempotency-Key": "k"}) as response:
+            await sibling.read(response, until=5)
+        resumed = [asyncio.create_task(again("3", key=key)) for key in ("k", None, "another")]
+        gate.open()
+        for reader in await asyncio.gather(*resumed):
+            assert isinstance(reader, Reader)
+            assert (reader.text, reader.end and reader.end["status"]) == ("e two", "completed")
+        assert await again("9", key="k") == await again("9") == "nothing is left"
+        assert await again("99", key="k") == "bad_cursor"
+        assert await again("3", key="k", body={"model": "model-x"}) == "idempotency_key_reused"
+        # What follows it is an answer to something else.
+        await _post(session, one.url, {"content": "more", "conversation": first.conversation})
+        assert await again("1") == "bad_cursor"
+        assert isinstance(await again("3", key="k"), Reader)
+        assert len(upstream.requests) == 3
+
+
 @pytest.mark.parametrize("where", ["the same process", "another one"])
 async def test_stop_in_the_middle_keeps_the_text_so_far_and_closes_the_upstream(
     session: ClientSession, pair: list[ServiceProcess], upstream: ScriptedUpstream, where: str
