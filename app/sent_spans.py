@@ -1,6 +1,7 @@
 """Spans that OpenTelemetry sends; see `app/tracing.py`."""
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,6 +13,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from app.domain.spans import Span, Spans
 from app.domain.version import VERSION
+
+#: How long the end of the process waits for what is not sent yet.
+CLOSE_SECONDS = 1.0
 
 
 class SentSpans(Spans):
@@ -43,8 +47,11 @@ class SentSpans(Spans):
             yield _SentSpan(span)
 
     def close(self) -> None:
-        """Send what is left, and wait for that."""
-        self._provider.shutdown()
+        """Send what is left, and wait for that, but for a second only: a receiver that is away keeps nobody from ending."""
+        # OpenTelemetry's own wait has no limit that can be set; a daemon thread is not waited for.
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(CLOSE_SECONDS)
 
 
 class _SentSpan(Span):

@@ -1,6 +1,7 @@
 """What all processes of a service have in common, started once: the store and the upstream."""
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
@@ -68,4 +69,5 @@ async def start_upstream(settings: Settings, stack: AsyncExitStack) -> Target:
 def without_secrets(url: str) -> str:
     """Return an address without its user, password and query."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    rest = re.split("[?#]", rest, maxsplit=1)[0]  # first: what follows may hold an `@` as well
+    return f"{scheme}://{rest.rpartition('@')[2]}"

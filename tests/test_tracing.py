@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,6 +93,25 @@ async def test_what_is_not_sent_yet_is_sent_at_the_end(receiver: Receiver) -> No
         finally:
             service.close()
     assert [span.name for span in receiver.spans] == ["GET /models"]
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["says nothing", "refuses"])
+async def test_a_receiver_that_is_away_holds_up_no_end(listens: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="parley-") as path, socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        if listens:
+            deaf.listen()
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        service = await ServiceProcess(
+            Path(path), otel_exporter_otlp_endpoint=url, otel_bsp_schedule_delay="60000"
+        ).start()
+        try:
+            async with ClientSession() as session, session.get(f"{service.url}/models") as response:
+                assert response.status == 200
+            service.signal(signal.SIGTERM)
+            assert await service.ended(5) == 0
+        finally:
+            service.close()
 
 
 async def test_without_the_packages_a_sentence_says_what_to_install_and_nothing_is_imported_unasked() -> None:

@@ -57,14 +57,16 @@ def _by_field(found: list[ErrorDetails]) -> list[dict[str, str]]:
 
 
 async def read_bytes(request: web.Request) -> bytes:
-    """Return the whole body. Raises BodyTimeout; one that is too large is aiohttp's 413."""
-    if request.content.is_eof():  # it came with its head, as most do: no timer
-        return await request.read()
+    """Return the whole body. Raises BodyTimeout and BadRequest; one that is too large is aiohttp's 413."""
     try:
+        if request.content.is_eof():  # it came with its head, as most do: no timer
+            return await request.read()
         async with asyncio.timeout(request.app[BODY_TIMEOUT] or None):
             return await request.read()
     except TimeoutError:
         raise BodyTimeout("The body came too slowly (BODY_TIMEOUT_SECONDS).") from None
+    except web.RequestPayloadError:
+        raise BadRequest("The body is not what `Content-Encoding` or `Transfer-Encoding` says.") from None
 
 
 def cursor_of(request: web.Request) -> int | None:

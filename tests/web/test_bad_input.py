@@ -60,6 +60,16 @@ async def test_another_content_type_is_refused(client: Client, kind: str) -> Non
     assert await problem(client, "POST", "/messages", **options) == (415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_coded_as_it_says_is_refused(
+    client: Client, coding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"data": b'{"content": "x"}', "headers": JSON | {"Content-Encoding": coding}}
+    assert await problem(client, "POST", "/messages", **options) == (400, "bad_request")
+    # aiohttp's own line, which it writes as well, is not shown (`app/logs.py`).
+    assert [record for record in caplog.records if record.name.startswith("parley") and record.exc_info] == []
+
+
 async def test_a_body_of_just_the_largest_size_is_taken(start: Start) -> None:
     client = await start(max_message_bytes=1000)
     body = json.dumps({"content": "x" * (1000 - len('{"content": ""}'))})
