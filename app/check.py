@@ -143,5 +143,12 @@ def _key_refused(settings: Settings, where: str, status: int) -> str:
 
 
 async def _owners(settings: Settings, findings: Findings) -> None:
-    await authenticator_of(settings).start()
-    findings.good(f"owners: AUTH={settings.auth}.")
+    authenticator = authenticator_of(settings)
+    await authenticator.start()
+    missing = authenticator.missing()
+    if missing is None:
+        findings.good(f"owners: AUTH={settings.auth}.")
+    elif settings.auth == "token":  # the file is read again while the service runs
+        findings.doubtful(f"owners: {missing}")
+    else:
+        findings.bad(f"owners: {missing}")

@@ -7,13 +7,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from app.check import check
 from app.settings import Settings
+from app.web.auth import token_file
+from tests.support.people import AUDIENCE, ISSUER, OTHER_KEY, jwk
 from tests.support.ports import free_port
 from tests.support.scripted_upstream import MODEL, Script, ScriptedUpstream
 from tests.support.service import OURS, ROOT
@@ -198,6 +204,44 @@ async def test_tokens_that_cannot_be_read_are_an_error(checked: Checked, folder:
     well, (line,) = await checked(auth="token", tokens_file=folder / "none")
     assert not well
     assert line.startswith("error    owners: TOKENS_FILE: No such file")
+
+
+async def test_a_file_without_a_token_is_a_warning(checked: Checked, folder: Path) -> None:
+    (folder / "tokens").touch()
+    well, (line,) = await checked(auth="token", tokens_file=folder / "tokens")
+    assert well
+    assert line.startswith("warning  owners: TOKENS_FILE holds no token, so nobody is let in")
+    token_file.add(folder / "tokens", "ada")
+    assert await checked(auth="token", tokens_file=folder / "tokens") == (True, [])
+
+
+@pytest.mark.parametrize("published", [None, {"keys": []}, {"keys": [jwk(OTHER_KEY, "one", alg="RS512")]}])
+async def test_an_identity_provider_that_has_no_usable_key_is_an_error(
+    checked: Checked, published: dict[str, Any] | None
+) -> None:
+    wanted = {"auth": "jwt", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+    async with _provider(published) as url:
+        well, (line,) = await checked(**wanted, jwt_jwks_url=url)
+        assert not well
+        assert line.startswith("error    owners: JWT_JWKS_URL gives no key")
+    async with _provider({"keys": [jwk(OTHER_KEY, "one")]}) as url:
+        assert await checked(**wanted, jwt_jwks_url=url) == (True, [])
+
+
+@asynccontextmanager
+async def _provider(published: dict[str, Any] | None) -> AsyncIterator[str]:
+    """Lend an identity provider's address; None: nobody listens there."""
+    if published is None:
+        yield f"http://127.0.0.1:{free_port()}"
+        return
+    app = web.Application()
+    app.router.add_get("/", partial(_publish, published))
+    async with TestServer(app) as server:
+        yield str(server.make_url("/"))
+
+
+async def _publish(published: dict[str, Any], _: web.Request) -> web.Response:
+    return web.json_response(published)
 
 
 def _command(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:

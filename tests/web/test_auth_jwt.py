@@ -13,7 +13,7 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from app.domain.startup import StartupError
@@ -32,6 +32,10 @@ async def status(client: Client, token: str) -> int:
         if response.status == 401:
             assert response.headers["WWW-Authenticate"] == 'Bearer realm="parley", error="invalid_token"'
         return response.status
+
+
+def _pem(key: Any) -> str:
+    return str(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
 
 
 @pytest.fixture
@@ -69,6 +73,7 @@ def _public_key_as_secret() -> str:
         pytest.param(signed("ada", aud="shop"), id="another audience"),
         pytest.param(signed(None), id="no sub"),
         pytest.param(signed(""), id="an empty sub"),
+        pytest.param(signed("\ud800"), id="half of a character as sub"),
         pytest.param(_unsigned(), id="none"),
         pytest.param(_public_key_as_secret(), id="the public key as a secret"),
         pytest.param(signed("ada")[:-8], id="cut"),
@@ -86,8 +91,7 @@ async def test_a_shared_secret_and_an_elliptic_key_work_as_well(start: Start) ->
     assert await status(by_secret, signed("ada", key="t" * 64, algorithm="HS256")) == 401
     assert await status(by_secret, signed("ada")) == 401
     private = ec.generate_private_key(ec.SECP384R1())
-    pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    by_curve = await start(**JWT, jwt_key=pem)
+    by_curve = await start(**JWT, jwt_key=_pem(private.public_key()))
     assert await status(by_curve, signed("ada", key=private, algorithm="ES384")) == 200
     assert await status(by_curve, signed("ada")) == 401
 
@@ -101,6 +105,18 @@ async def test_a_shared_secret_and_an_elliptic_key_work_as_well(start: Start) ->
         (SECRET, ("RS256",), "RS256 can't be used, as JWT_KEY is a shared secret"),
         ("short", (), "fewer than 32 bytes"),
         ("s" * 40, ("HS512",), "fewer than 64 bytes"),
+        (PUBLIC_PEM, ("rs256",), "rs256 can't be used"),
+        (
+            _pem(x25519.X25519PrivateKey.generate().public_key()),
+            (),
+            "JWT_KEY is a public key of a kind that signs no token",
+        ),
+        (
+            _pem(ec.generate_private_key(ec.SECP256K1()).public_key()),
+            (),
+            "JWT_KEY is a public key of a kind that signs",
+        ),
+        (_pem(ec.generate_private_key(ec.SECP256R1()).public_key()), ("ES384",), "ES384 can't be used"),
         (
             KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
             (),
@@ -118,6 +134,11 @@ def test_a_key_and_algorithms_that_do_not_go_together_are_refused(
 def test_published_keys_are_no_shared_secrets() -> None:
     with pytest.raises(StartupError, match="HS256 can't be used"):
         Jwks("http://127.0.0.1:9", ("RS256", "HS256"))
+
+
+def test_an_algorithm_that_is_not_known_is_refused() -> None:
+    with pytest.raises(StartupError, match=r"JWT_ALGORITHMS: rs256, RS-256 can't be used .*; RS256, .* can\."):
+        Jwks("http://127.0.0.1:9", ("rs256", "ES256", "RS-256"))
 
 
 class Provider:

@@ -17,6 +17,9 @@ class Anonymous:
     async def start(self) -> None:
         """Nothing is needed."""
 
+    def missing(self) -> None:
+        """Nothing is missing."""
+
     async def identify(self, request: web.Request) -> Owner:
         """Return the owner, a new one where the request brings none."""
         secret = request.cookies.get(COOKIE, "")

@@ -22,6 +22,9 @@ class Authenticator(Protocol):
     async def start(self) -> None:
         """Read what is needed. Raises StartupError with a sentence for the operator."""
 
+    def missing(self) -> str | None:
+        """Say, once started, what is missing for anybody to be let in; None: nothing."""
+
     async def identify(self, request: web.Request) -> Owner:
         """Return the owner. Raises Unauthorized, or KeysUnavailable where it can't be told now."""
 

@@ -34,11 +34,13 @@ class Jwks:
     def __init__(
         self, url: str, algorithms: tuple[str, ...], *, look_again_seconds: float = LOOK_AGAIN_SECONDS
     ) -> None:
-        """`algorithms` empty: RS256 and ES256. Raises StartupError for those of a shared secret."""
+        """`algorithms` empty: RS256 and ES256. Raises StartupError for those of a shared secret, and for unknown ones."""
         self._algorithms = algorithms or ("RS256", "ES256")
-        if wrong := [name for name in self._algorithms if name in ALGORITHMS["oct"]]:
+        possible = [name for kind, names in ALGORITHMS.items() if kind != "oct" for name in names]
+        if wrong := [name for name in self._algorithms if name not in possible]:
             raise StartupError(
-                f"JWT_ALGORITHMS: {', '.join(wrong)} can't be used with the public keys of JWT_JWKS_URL."
+                f"JWT_ALGORITHMS: {', '.join(wrong)} can't be used with the public keys of JWT_JWKS_URL; "
+                f"{', '.join(possible)} can."
             )
         self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
         self._look_again_seconds = look_again_seconds
@@ -49,6 +51,12 @@ class Jwks:
     async def start(self) -> None:
         """Fetch the keys. A provider that is away is no reason not to start: it is asked again."""
         await self._fetch()
+
+    def missing(self) -> str | None:
+        """Say that there is no usable key, if so; None: there is one."""
+        if self._keys:
+            return None
+        return "JWT_JWKS_URL gives no key that JWT_ALGORITHMS can use, so nobody is let in. Is it right, and reached?"
 
     async def find(self, kid: str | None) -> _Key | None:
         """Return the key of an id; without an id, the only one. Raises KeysUnavailable where none could be fetched."""

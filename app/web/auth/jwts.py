@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import jwt
 from aiohttp import web
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -33,6 +34,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (Ed25519PublicKey, "OKP"),
     (Ed448PublicKey, "OKP"),
 )
+_CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 
 
 class Key(Protocol):
@@ -53,6 +55,9 @@ class Keys(Protocol):
     async def start(self) -> None:
         """Read them. Raises StartupError."""
 
+    def missing(self) -> str | None:
+        """Say what is missing for any token to be taken; None: nothing."""
+
     async def find(self, kid: str | None) -> Key | None:
         """Return the key of an id; None where there is none. Raises KeysUnavailable."""
 
@@ -67,13 +72,19 @@ class FixedKey:
         if "-----BEGIN" in text:
             try:
                 self.key = load_pem_public_key(text.encode())
-            except ValueError as error:
+            except (ValueError, UnsupportedAlgorithm) as error:
                 raise StartupError(
                     "JWT_KEY is no public key in PEM (a private key or a certificate is not taken)."
                 ) from error
             kind = kind_of(self.key)
-        self.algorithms = algorithms or _usual(kind, self.key)
-        wrong = [name for name in self.algorithms if name not in ALGORITHMS.get(kind, ())]
+        possible = _possible(kind, self.key)
+        if not possible:
+            raise StartupError(
+                "JWT_KEY is a public key of a kind that signs no token. RSA, the curves P-256, P-384 and P-521, "
+                "Ed25519 and Ed448 do."
+            )
+        self.algorithms = algorithms or possible[:1]  # the usual one
+        wrong = [name for name in self.algorithms if name not in possible]
         if wrong:
             what = "a shared secret" if kind == "oct" else f"a public key ({kind})"
             raise StartupError(f"JWT_ALGORITHMS: {', '.join(wrong)} can't be used, as JWT_KEY is {what}.")
@@ -82,6 +93,9 @@ class FixedKey:
 
     async def start(self) -> None:
         """It is here."""
+
+    def missing(self) -> None:
+        """Nothing is missing."""
 
     async def find(self, kid: str | None) -> "FixedKey":  # noqa: ARG002 - there is one only
         """Return the key, whatever its id."""
@@ -100,6 +114,10 @@ class Jwts:
     async def start(self) -> None:
         """Read the keys. Raises StartupError."""
         await self._keys.start()
+
+    def missing(self) -> str | None:
+        """Say that there is no key, if so; None: there is one."""
+        return self._keys.missing()
 
     async def identify(self, request: web.Request) -> Owner:
         """Return the owner. Raises Unauthorized and KeysUnavailable."""
@@ -128,7 +146,10 @@ class Jwts:
             raise refused(f"The token is not valid ({type(error).__name__})") from None
         if not claims["sub"]:
             raise refused("The token's `sub` is empty")
-        return Owner(owner_id("jwt", self._issuer, claims["sub"]))
+        try:
+            return Owner(owner_id("jwt", self._issuer, claims["sub"]))
+        except UnicodeEncodeError:  # JSON can hold half of a character
+            raise refused("The token's `sub` is no text") from None
 
 
 def kind_of(key: Any) -> str:
@@ -136,8 +157,8 @@ def kind_of(key: Any) -> str:
     return next((kind for of, kind in _KINDS if isinstance(key, of)), "")
 
 
-def _usual(kind: str, key: Any) -> tuple[str, ...]:
+def _possible(kind: str, key: Any) -> tuple[str, ...]:
+    """Return the algorithms that a key may be used with; a curve has one of its own."""
     if kind == "EC":
-        by_bits = {256: "ES256", 384: "ES384", 521: "ES512"}
-        return (by_bits.get(key.curve.key_size, "ES256"),)
-    return ALGORITHMS.get(kind, ())[:1]
+        return _CURVES.get(key.curve.name, ())
+    return ALGORITHMS.get(kind, ())

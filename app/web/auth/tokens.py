@@ -29,8 +29,14 @@ class Tokens:
             self._refresh()
         except TokenFileError as error:
             raise StartupError(f"TOKENS_FILE: {error}. `python -m app token new NAME` makes a token.") from error
-        if not self._entries:
-            log.warning("TOKENS_FILE holds no token, so nobody is let in: `python -m app token new NAME` makes one.")
+        if missing := self.missing():
+            log.warning("%s", missing)
+
+    def missing(self) -> str | None:
+        """Say that there is no token, if so; None: there is one."""
+        if self._entries:
+            return None
+        return "TOKENS_FILE holds no token, so nobody is let in: `python -m app token new NAME` makes one."
 
     async def identify(self, request: web.Request) -> Owner:
         """Return the owner of the token. Raises Unauthorized."""
