@@ -10,6 +10,8 @@ Sockets = list[socket.socket]
 
 #: Connections that wait to be accepted.
 BACKLOG = 1024
+#: What fits into an option of a socket: 24 days.
+MOST_MILLISECONDS = 2**31 - 1
 
 
 def bind(host: str, port: int, processes: int, stack: ExitStack, *, send_timeout_seconds: float) -> list[Sockets]:
@@ -57,5 +59,6 @@ def _socket(family: int, send_timeout_seconds: float) -> socket.socket:
     # aiohttp and aiohttp-sse would set these for each connection and each stream: with seven system calls.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if send_timeout_seconds and hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout_seconds * 1000))
+        milliseconds = min(int(send_timeout_seconds * 1000), MOST_MILLISECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     return sock

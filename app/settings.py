@@ -1,23 +1,32 @@
 """The settings: environment variables, read once into one frozen object."""
 
+import json
 import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, JsonValue, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.startup import StartupError
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: Ten years: more means nothing, and overflows here a timer and there a number of milliseconds.
+MOST_SECONDS = 315_360_000
+
+Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
+#: A lease is renewed every 0.4 s at the most often: a shorter one would lapse while its runner lives.
+Lease = Annotated[float, Field(ge=0.5, le=MOST_SECONDS, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 #: A list in one variable, its items between commas.
 Names = Annotated[tuple[str, ...], NoDecode]
 
-ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+ORIGIN = re.compile(r"((https?)://(?:[a-z0-9.-]+|\[[0-9a-f:]+\]))(?::([0-9]{1,5}))?")
+USUAL_PORTS = {"http": 80, "https": 443}
+ESCAPES = "in a user's name or a password write %23 for #, %3F for ?, %2F for /, %3A for :, %40 for @"
 
 #: Secrets may also come from files: `NAME_FILE` holds the path (as Docker secrets do).
 SECRETS = ("openai_api_key", "redis_url", "jwt_key", "metrics_token")
@@ -52,7 +61,9 @@ class Settings(BaseSettings):
     durability: Literal["acknowledged", "fsync", "replica"] = Field(
         "acknowledged", description="what must have happened to an event before it is shown"
     )
-    lease_seconds: Positive = Field(3, description="how long a runner that gives no sign of life counts as alive")
+    lease_seconds: Lease = Field(
+        3, description="how long a runner that gives no sign of life counts as alive; 0.5 or more"
+    )
     redis_outage_seconds: Positive = Field(30, description="how long answers wait for a store that is away")
     max_buffered_bytes: Bytes = Field(
         1_048_576, description="unacknowledged bytes of an answer at which its upstream is not read further"
@@ -66,8 +77,10 @@ class Settings(BaseSettings):
     openai_model: Names = Field(
         (), description="models that may be asked for, the default first; default `gpt-4o-mini`"
     )
-    openai_extra_headers: dict[str, str] = Field({}, description="further headers of each request, a JSON object")
-    openai_extra_body: dict[str, JsonValue] = Field(
+    openai_extra_headers: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="further headers of each request, a JSON object"
+    )
+    openai_extra_body: Annotated[dict[str, JsonValue], NoDecode] = Field(
         {}, description="further fields of each request, a JSON object: `temperature` and the like; a POST's own win"
     )
     context_tokens: int | None = Field(
@@ -127,6 +140,16 @@ class Settings(BaseSettings):
             return tuple(item for item in (item.strip() for item in value.split(",")) if item)
         return value
 
+    @field_validator("openai_extra_headers", "openai_extra_body", mode="before")
+    @classmethod
+    def _object(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError('must be a JSON object, such as {"name": "value"}') from None
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -138,10 +161,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for item in value:
-            if not ORIGIN.fullmatch(item):
-                raise ValueError(f"{item}: an origin is a scheme, a host in small letters and perhaps a port, no more")
-        return value
+        return tuple(map(_origin, value))
 
     @field_validator("metrics_token")
     @classmethod
@@ -153,15 +173,23 @@ class Settings(BaseSettings):
     @field_validator("openai_base_url", "jwt_jwks_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
+        if value is None:
+            return None
+        if not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
-        return value.rstrip("/") if value else value
+        if not _parts(value).hostname:
+            raise ValueError("names no host")
+        return value.rstrip("/")
 
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value:
+            if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+                raise ValueError("must begin with redis://, rediss:// or unix://")
+            parts = _parts(value.get_secret_value())
+            if parts.scheme != "unix" and ("@" in parts.path or ("@" in parts.query and "=" not in parts.query)):
+                raise ValueError(f"must not hold @ behind its host: {ESCAPES}")
         return value
 
     @model_validator(mode="before")
@@ -171,10 +199,20 @@ class Settings(BaseSettings):
             path = values.pop(f"{name}_file", None)
             if path and not values.get(name):  # what is set itself goes before what a deployment's file says
                 try:
-                    values[name] = Path(path).read_text("utf-8").strip()
+                    content = Path(path).read_text("utf-8").strip()
                 except OSError as error:
                     raise ValueError(f"{name.upper()}_FILE: {error.strerror}: {path}") from error
+                except UnicodeDecodeError:
+                    raise ValueError(f"{name.upper()}_FILE: is no text: {path}") from None
+                if content:  # an empty one is as one that is not set, as with a variable
+                    values[name] = content
         return values
+
+    @model_validator(mode="after")
+    def _ports(self) -> Self:
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError("METRICS_PORT has to be another port than PORT")
+        return self
 
     @model_validator(mode="after")
     def _who(self) -> Self:
@@ -201,6 +239,31 @@ class Settings(BaseSettings):
     def demo(self) -> bool:
         """Is the built-in demo model the upstream?"""
         return self.openai_api_key is None and self.openai_base_url is None
+
+
+def _parts(url: str) -> SplitResult:
+    """Split an address. Raises ValueError with a sentence that shows nothing of it: any part may be of a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"is no address: a port is a number up to 65535, and {ESCAPES}") from None
+    if "#" in url:
+        raise ValueError(f"must not hold #: {ESCAPES}")
+    return parts
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers spell it, without its scheme's usual port. Raises ValueError."""
+    match = ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text}: an origin is a scheme, a host in small letters and perhaps a port, no more")
+    host, scheme, port = match.groups()
+    if port is None or int(port) == USUAL_PORTS[scheme]:
+        return host
+    if not 0 < int(port) <= 65535:
+        raise ValueError(f"{text}: a port is a number from 1 to 65535")
+    return f"{host}:{int(port)}"
 
 
 def load() -> Settings:

@@ -18,7 +18,9 @@ def _accepted(sockets: Sockets) -> socket.socket:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize(("seconds", "milliseconds"), [(120.0, 120_000), (1.5, 1_500), (0, 0)])
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(120.0, 120_000), (1.5, 1_500), (0, 0), (315_360_000, 2**31 - 1)]
+)
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Only Linux looks after it.")
 def test_a_connection_inherits_the_send_timeout_and_signs_of_life(
     processes: int, seconds: float, milliseconds: int

@@ -4,6 +4,7 @@ Also the one place where Redis's errors become the service's.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
@@ -16,6 +17,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.domain.errors import StoreFull, StoreUnavailable
+from app.domain.startup import StartupError
+
+log = logging.getLogger("parley.store")
 
 #: What a connection that cannot be used raises; error replies are `redis.exceptions.ResponseError` instead.
 CONNECTION_ERRORS = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
@@ -32,6 +36,13 @@ CONNECT_SECONDS = 2.0
 #: A short command that takes longer than this counts as an unreachable store.
 REPLY_SECONDS = 5.0
 POOL_SIZE = 50
+#: Options of redis-py that a URL may hold for other programs, and that have one right value here.
+OURS = frozenset(
+    (
+        *("decode_responses", "encoding", "encoding_errors", "legacy_responses"),
+        *("max_connections", "timeout", "socket_timeout", "socket_connect_timeout", "retry_on_timeout"),
+    )
+)
 
 
 class _StoreErrors:
@@ -71,19 +82,18 @@ class Connector:
     """Makes connections to one Redis by its URL (redis://, rediss://, unix://)."""
 
     def __init__(self, url: str) -> None:
-        """Raise ValueError for a URL of another kind."""
-        self._kwargs: dict[str, Any] = dict(parse_url(url))
-        self._kwargs |= {"decode_responses": True, "socket_connect_timeout": CONNECT_SECONDS}
+        """Raise StartupError for a URL that can't be used."""
+        self._kwargs = _options(url) | {"decode_responses": True, "socket_connect_timeout": CONNECT_SECONDS}
         self._class: type[Connection] = self._kwargs.pop("connection_class", Connection)
+        self._check()
         # One retry: a pooled connection may have been closed while it idled, and all of our commands may be repeated.
         # None after a timeout: a store that hangs is not waited for twice.
-        pool = BlockingConnectionPool.from_url(
-            url,
+        pool = BlockingConnectionPool(
             max_connections=POOL_SIZE,
             timeout=REPLY_SECONDS,
-            decode_responses=True,
+            connection_class=self._class,
+            **self._kwargs,
             socket_timeout=REPLY_SECONDS,
-            socket_connect_timeout=CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         )
         #: For short commands, from anywhere. Any: redis-py's annotations are unions of its sync and async forms.
@@ -92,7 +102,7 @@ class Connector:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection of one's own, connected (handshake, AUTH, TLS), without a limit of time on replies."""
-        connection = self._class(**self._kwargs, socket_timeout=None, retry=Retry(NoBackoff(), 0))
+        connection = self._make()
         try:
             async with asyncio.timeout(REPLY_SECONDS):  # a server that is stopped accepts, and then says nothing
                 await connection.connect()  # type: ignore[no-untyped-call]
@@ -104,6 +114,29 @@ class Connector:
     async def close(self) -> None:
         """Close the pool."""
         await self.redis.aclose()
+
+    def _make(self) -> Connection:
+        return self._class(**self._kwargs, socket_timeout=None, retry=Retry(NoBackoff(), 0))
+
+    def _check(self) -> None:
+        """Make a connection, and don't connect it: an option that redis-py doesn't know is said at the start."""
+        try:
+            self._make()
+        except (TypeError, ValueError, redis.exceptions.RedisError) as error:
+            raise StartupError(
+                "REDIS_URL: behind its ? stands an option that redis-py does not take, or not there."
+            ) from error
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Return the options of a connection that a URL names, without those that are ours. Raises StartupError."""
+    try:
+        options = dict(parse_url(url))
+    except ValueError:  # which may quote what is of a password
+        raise StartupError("REDIS_URL is no address, or an option behind its ? has no such value.") from None
+    if ours := sorted(OURS & options.keys()):
+        log.warning("REDIS_URL: %s is left out, as the service sees to that itself.", ", ".join(ours))
+    return {name: value for name, value in options.items() if name not in OURS}
 
 
 #: Returns a command, a tuple of words and numbers, as it goes over the wire (RESP).
