@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, JsonValue, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.requests import ModelName
 from app.domain.startup import StartupError
 
 #: Ten years: more means nothing, and overflows here a timer and there a number of milliseconds.
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     # upstream
     openai_api_key: SecretStr | None = Field(None, description="the key that the upstream wants")
     openai_base_url: str | None = Field(None, description="the upstream; default `https://api.openai.com/v1`")
-    openai_model: Names = Field(
+    openai_model: Annotated[tuple[ModelName, ...], NoDecode] = Field(
         (), description="models that may be asked for, the default first; default `gpt-4o-mini`"
     )
     openai_extra_headers: Annotated[dict[str, str], NoDecode] = Field(

@@ -39,6 +39,8 @@ def _load(patch: pytest.MonkeyPatch, **settings: str) -> Settings:
         ("openai_base_url", "http://127.0.0.1:99999/v1", "is no address"),
         ("openai_base_url", "https://", "names no host"),
         ("jwt_jwks_url", "https://ada:ma#rker@id.example/keys", "is no address"),
+        ("openai_model", "model-a,a\tb", "should match pattern"),
+        ("openai_model", "x" * 201, "at most 200 characters"),
         ("lease_seconds", "0.4", "greater than or equal to 0.5"),
         ("cors_origins", "https://a.example:0", "a port is a number from 1 to 65535"),
         ("cors_origins", "https://a.example:65536", "a port is a number from 1 to 65535"),

@@ -36,7 +36,8 @@ def _writable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 Text = Annotated[str, AfterValidator(_no_nul)]
 Content = Annotated[Text, Field(min_length=1, pattern=r"\S")]
-ModelName = Annotated[Text, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+#: Whatever an upstream may call one: no control characters.
+ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_writable)]
 ConversationId = Annotated[str, AfterValidator(_conversation_id)]
 MessageId = Annotated[str, AfterValidator(_message_id)]

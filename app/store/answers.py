@@ -9,7 +9,6 @@ from app.domain.errors import (
     ConversationBusy,
     ConversationFull,
     IdempotencyKeyReused,
-    InvalidRequest,
     NotAnAnswer,
     NotFound,
     ParleyError,
@@ -141,8 +140,8 @@ class AnswerStore:
     ) -> Begun | Attached:
         """Store a question and open its answer, in one round trip; `overdue` as in `Journal.ask`.
 
-        Raises NotFound, ConversationBusy, ConversationFull, IdempotencyKeyReused, InvalidRequest (parent), NotAnAnswer,
-        StoreFull or StoreUnavailable; nothing is stored then, unless `overdue` was called.
+        Raises NotFound, ConversationBusy, ConversationFull, IdempotencyKeyReused, NotAnAnswer, StoreFull or
+        StoreUnavailable; nothing is stored then, unless `overdue` was called.
         """
         conversation = question.conversation
         names = [
@@ -304,7 +303,7 @@ def _refusal(reply: list[Any], conversation: str) -> ParleyError:
             return IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
         case ["no_parent"]:
             errors = [{"field": "parent", "message": "no such message in this conversation"}]
-            return InvalidRequest("`parent` is no message of this conversation.", errors=errors)
+            return NotFound("`parent` is no message of this conversation.", errors=errors)
         case ["not_an_answer"]:
             return NotAnAnswer("That message is a user's; only an answer can be regenerated.")
     return NotFound("There is no such conversation.")

@@ -2,11 +2,11 @@
 
 import asyncio
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from app.domain.errors import (
     BadCursor,
@@ -41,19 +41,38 @@ async def read_body(request: web.Request, model: type[Body], *, optional: bool =
         found = error.errors(include_url=False, include_context=False, include_input=False)
         if found[0]["type"] == "json_invalid":
             raise InvalidJson(f"The body is not JSON: {found[0]['msg']}.") from None
-        errors = _by_field(found)
+        errors = _by_field(found, from_json(raw))
         detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:5])
         raise InvalidRequest(f"{detail}. /docs says what is taken.", errors=errors) from None
 
 
-def _by_field(found: list[ErrorDetails]) -> list[dict[str, str]]:
+def _by_field(found: list[ErrorDetails], sent: Any) -> list[dict[str, str]]:
     """Return what is wrong with each field; where several forms are possible, what is wrong with each of them."""
     told: dict[str, list[str]] = {}
     for item in found:
-        # pydantic also puts into the place which form of a field it has tried: that is no name of ours.
-        names = [str(name) for name in item["loc"] if isinstance(name, int) or name.isidentifier()]
-        told.setdefault(".".join(names) or "body", []).append(item["msg"])
+        told.setdefault(_field(item, sent), []).append(item["msg"])
     return [{"field": field, "message": ", or: ".join(messages)} for field, messages in told.items()]
+
+
+def _field(error: ErrorDetails, sent: Any) -> str:
+    """Return where an error is, in the names of what was sent, with dots between them.
+
+    pydantic also puts into the place which form of a field it has tried: those lead nowhere in what was sent.
+    """
+    place = error["loc"]
+    names: list[str] = []
+    for before, name in zip((None, *place), place, strict=False):
+        is_form_of_item = isinstance(before, int) and isinstance(sent, dict) and sent.get("type") == name
+        if _leads_on(name, sent) and not is_form_of_item:
+            sent = sent[name]
+        elif error["type"] != "missing" or name is not place[-1]:
+            continue
+        names.append(str(name))
+    return ".".join(names) if names else "body"
+
+
+def _leads_on(name: str | int, sent: Any) -> bool:
+    return name in sent if isinstance(sent, dict) else isinstance(sent, list) and isinstance(name, int)
 
 
 async def read_bytes(request: web.Request) -> bytes:

@@ -46,10 +46,30 @@ async def test_a_bad_message_is_refused_and_nothing_is_stored(
     assert upstream.requests == []
 
 
-async def test_a_refused_field_is_named(client: Client) -> None:
-    async with client.post("/messages", json={"content": 5, "colour": "red"}) as response:
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"content": 5, "colour": "red"}, "content colour"),
+        ({"top-p": 1, "": 2}, "top-p "),
+        ({"stop": ["a", 5]}, "stop.1 stop"),
+        (
+            {"tool_results": [{"tool_call_id": 5, "x": 1}]},
+            "tool_results.0.tool_call_id tool_results.0.content tool_results.0.x",
+        ),
+        ({"content": [{"type": "text", "text": 5, "x-y": 1}]}, "content content.0.text content.0.x-y"),
+        ({"content": [{"type": "text", "text": "x"}, {"type": "text"}]}, "content content.1.text"),
+        (
+            {"content": [{"type": "image_url", "image_url": {"url": "x", "text": 1}}]},
+            "content content.0.image_url.url content.0.image_url.text",
+        ),
+        ({"content": [{"type": "image_url", "image_url": {}}]}, "content content.0.image_url.url"),
+        ({"content": [{"type": "video"}, {}]}, "content content.0 content.1"),
+    ],
+)
+async def test_refused_fields_are_named_as_they_were_sent(client: Client, fields: dict[str, Any], named: str) -> None:
+    async with client.post("/messages", json={"content": "x"} | fields) as response:
         errors = (await response.json())["errors"]
-    assert {error["field"] for error in errors} == {"content", "colour"}
+    assert " ".join(error["field"] for error in errors) == named
 
 
 @pytest.mark.parametrize(
@@ -151,8 +171,17 @@ async def test_a_parent_of_another_conversation_is_refused(client: Client) -> No
     one, two = await ask(client, "one"), await ask(client, "two")
     body = {"content": "x", "conversation": one["conversation"], "parent": two["message"]["id"]}
     assert await problem(client, "POST", "/messages", json=body) == (422, "invalid_request")
-    body = {"content": "x", "parent": two["message"]["id"][:-1] + "9"}
-    assert await problem(client, "POST", "/messages", json=body) == (422, "invalid_request")
+
+
+async def test_a_parent_that_the_conversation_does_not_have_is_not_found(client: Client) -> None:
+    one = await ask(client, "one")
+    body = {"content": "x", "parent": one["message"]["id"][:-1] + "9"}
+    for more in ({}, {"conversation": one["conversation"]}):
+        assert await problem(client, "POST", "/messages", json=body | more) == (404, "not_found")
+        async with client.post("/messages", json=body | more) as response:
+            (error,) = (await response.json())["errors"]
+        assert error == {"field": "parent", "message": "no such message in this conversation"}
+    assert len((await get(client, f"/conversations/{one['conversation']}"))["messages"]) == 2
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é"])
@@ -168,7 +197,8 @@ async def test_an_idempotency_key_that_is_none_is_refused(client: Client, key: s
         {"title": "x" * 201},
         {"colour": "red"},
         {"metadata": []},
-        {"model": "a b"},
+        {"model": "a\tb"},
+        {"model": "x" * 201},
         {"title": "\0"},
     ],
 )

@@ -7,7 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from app.domain.errors import all_errors
 from app.web import schemas
-from tests.conftest import Client
+from tests.conftest import Client, Start
 from tests.support.browser import ask, get
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.sse import read_all
@@ -108,3 +108,15 @@ async def test_the_models_are_those_that_may_be_asked_for_the_default_first(
     await ask(client, "Hi")
     await ask(client, "Hi", model="model-b")
     assert [request["model"] for request in upstream.requests] == ["model-a", "model-b"]
+
+
+async def test_every_model_that_is_listed_may_be_asked_for_whatever_its_name(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    names = ["Llama 3 (8B)", "模型", "a/b:c@d", "x" * 200]
+    client = await start(openai_model=",".join(names))
+    assert [model["id"] for model in (await get(client, "/models"))["data"]] == names
+    for name in names:
+        assert (await ask(client, "Hi", model=name))["message"]["model"] == name
+    assert [request["model"] for request in upstream.requests] == names
+    assert (await ask(client, "Hi", model="Llama 4 (8B)", status=422))["code"] == "unknown_model"
