@@ -33,7 +33,7 @@ from app.web.access import Access
 from app.web.auth.anonymous import Anonymous
 from app.web.auth.interface import Authenticator
 from app.web.auth.tokens import Tokens
-from app.web.bodies import BODY_TIMEOUT
+from app.web.bodies import BODY_TIMEOUT, inviting
 from app.web.conversations import ConversationRoutes
 from app.web.cross_site import CrossSite
 from app.web.docs import DocsRoutes
@@ -196,9 +196,9 @@ async def _parts(
             ConversationRoutes(conversations),
             ModelRoutes(answers, shared.upstream.owner),
         ):
-            app.router.add_routes(routes.routes())
+            app.router.add_routes(inviting(routes.routes()))
         for public in (ServiceRoutes(answers, conversations), DocsRoutes(), PageRoutes()):
-            owners.let_all_in(app.router.add_routes(public.routes()))
+            owners.let_all_in(app.router.add_routes(inviting(public.routes())))
         if settings.metrics_token is not None:
             metrics = MetricsRoutes(measures, settings.metrics_token.get_secret_value())
             owners.let_all_in(app.router.add_routes(metrics.routes()))

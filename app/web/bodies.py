@@ -2,9 +2,10 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
@@ -22,6 +23,8 @@ from app.domain.ids import MessageRef, parse_conversation_id, parse_message_id
 
 _CURSOR = re.compile(r"[0-9]{1,15}")
 _KEY = re.compile(r"[!-~]{1,255}")
+#: A media range of `Accept`, and its weight; a weight that is none counts as none.
+_RANGE = re.compile(r"\s*([^\s;]+)(?:.*;\s*q\s*=\s*([01](?:\.\d*)?)\s*(?:;|$))?", re.ASCII)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -77,6 +80,8 @@ def _leads_on(name: str | int, sent: Any) -> bool:
 
 async def read_bytes(request: web.Request) -> bytes:
     """Return the whole body. Raises BodyTimeout and BadRequest; one that is too large is aiohttp's 413."""
+    if _says_too_much(request):
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length or 0)
     try:
         if request.content.is_eof():  # it came with its head, as most do: no timer
             return await request.read()
@@ -86,6 +91,27 @@ async def read_bytes(request: web.Request) -> bytes:
         raise BodyTimeout("The body came too slowly (BODY_TIMEOUT_SECONDS).") from None
     except web.RequestPayloadError:
         raise BadRequest("The body is not what `Content-Encoding` or `Transfer-Encoding` says.") from None
+
+
+def _says_too_much(request: web.Request) -> bool:
+    """Does a request say itself that its body is larger than is taken?"""
+    return bool(request.client_max_size) and (request.content_length or 0) > request.client_max_size
+
+
+async def _invite(request: web.Request) -> None:
+    """Answer `Expect: 100-continue`, unless the body is refused anyway. Other expectations are passed over (RFC 9110, 10.1.1)."""
+    invited = request.headers["Expect"].lower() == "100-continue" and not _says_too_much(request)
+    if invited and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # as aiohttp's own does: the response has not begun
+
+
+def inviting(routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:
+    """Return routes whose clients may ask whether to send a body.
+
+    aiohttp's own answer invites a body of any size, and is a bare 417 to any other expectation.
+    """
+    return [web.RouteDef(way.method, way.path, way.handler, way.kwargs | {"expect_handler": _invite}) for way in routes]
 
 
 def cursor_of(request: web.Request) -> int | None:
@@ -108,17 +134,23 @@ def idempotency_key_of(request: web.Request) -> str | None:
 
 def wants_json(request: web.Request) -> bool:
     """Does the client want the answer in one piece? An event stream is the default. Raises NotAcceptable."""
-    accepted = [item.split(";")[0].strip().lower() for item in request.headers.get("Accept", "").split(",")]
-    if (
-        any(item in ("", "*/*", "text/*", "text/event-stream") for item in accepted)
-        and "application/json" not in accepted
-    ):
-        return False
-    if "text/event-stream" in accepted:
-        return False
-    if any(item in ("application/json", "application/*") for item in accepted):
-        return True
-    raise NotAcceptable("An answer comes as `text/event-stream` or as `application/json`.")
+    weights = {
+        match[1].lower(): float(match[2] or 1)
+        for item in ",".join(request.headers.getall("Accept", ())).split(",")
+        if (match := _RANGE.match(item))
+    } or {"*/*": 1.0}
+    stream, whole = _weight(weights, "text/event-stream"), _weight(weights, "application/json")
+    if not (stream[0] or whole[0]):
+        raise NotAcceptable("An answer comes as `text/event-stream` or as `application/json`.")
+    return whole > stream
+
+
+def _weight(weights: dict[str, float], kind: str) -> tuple[float, int]:
+    """Return how much a media type is wanted (0: not at all), and how closely it is named: what is, goes before."""
+    for closeness, name in ((2, kind), (1, f"{kind.partition('/')[0]}/*"), (0, "*/*")):
+        if name in weights:
+            return weights[name], closeness
+    return 0.0, 0
 
 
 def conversation_of(request: web.Request) -> str:

@@ -49,10 +49,11 @@ class ConversationRoutes:
     async def read(self, request: web.Request) -> web.Response:
         """`GET /conversations/{id}`."""
         owner, conversation = known_owner(request), conversation_of(request)
-        known = request.if_none_match or ()
-        snapshot = await self._conversations.read(owner, conversation, known[0].value if len(known) == 1 else "")
+        # Weak ones too, as `If-None-Match` compares (RFC 9110, 13.1.2); `*` is whatever there is.
+        known = [tag.value for tag in request.if_none_match or ()]
+        snapshot = await self._conversations.read(owner, conversation, known[0] if len(known) == 1 else "")
         response: web.Response
-        if snapshot.body is None:
+        if snapshot.body is None or snapshot.version in known or "*" in known:
             response = web.Response(status=304, headers=CACHE)
         else:
             response = web.json_response(snapshot.body, headers=CACHE, dumps=dump)

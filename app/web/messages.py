@@ -90,14 +90,17 @@ class MessageRoutes:
     ) -> Awaitable[web.StreamResponse]:
         # No coroutine, as it only chooses: each one on the way lives as long as its stream.
         if in_one_piece:
-            return self._whole(request, owner, asked)
+            return self._whole(request, owner, asked, cursor)
         if asked.live is None:
             return self._stream(request, owner, asked.ref, cursor, granted=True)
         response = self._streams.response()
         response.headers.update(rate_headers(asked.left))
         return self._streams.send(request, asked.live, 0, response)
 
-    async def _whole(self, request: web.Request, owner: str, asked: Asked) -> web.Response:
+    async def _whole(self, request: web.Request, owner: str, asked: Asked, cursor: int | None) -> web.Response:
+        if cursor is not None:
+            async with self._answers.read(owner, asked.ref, granted=True) as live:
+                await self._answers.check_cursor(asked.ref, live, cursor)
         message = await self._answers.wait(owner, asked.ref, granted=True)
         error = message.get("error")
         if message["status"] == "failed" and error:

@@ -42,7 +42,10 @@ class MetricsRoutes:
         # Constant time, whatever the token is made of.
         if self._token is not None and not hmac.compare_digest(bearer_of(request).encode(), self._token.encode()):
             raise refused("The token is not METRICS_TOKEN")
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         headers = {"Content-Type": content_type, "Cache-Control": "no-store"}
         return web.Response(body=encode(self._registry), headers=headers)
 

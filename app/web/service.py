@@ -3,11 +3,12 @@
 import asyncio
 
 from aiohttp import web
-from aiohttp_sse import sse_response
+from aiohttp_sse import EventSourceResponse
 
 from app.answers.conversations import Conversations
 from app.answers.service import Answers
 from app.domain.errors import ShuttingDown
+from app.web.streams import tell_end
 
 #: Enough to tell a stream that flows from one which is held back; short enough that no shutdown waits for it.
 TICKS = 5
@@ -42,7 +43,10 @@ class ServiceRoutes:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /health/stream`: timed ticks. A client that gets them all at once is behind a proxy that buffers."""
-        async with sse_response(request, sep="\n") as response:
+        response = EventSourceResponse(sep="\n")
+        tell_end(request, response)
+        await response.prepare(request)
+        async with response:
             for tick in range(1, TICKS + 1):
                 if tick > 1:
                     await asyncio.sleep(TICK_SECONDS)

@@ -46,6 +46,16 @@ class _Response(EventSourceResponse):
         return writer
 
 
+def tell_end(request: web.Request, response: EventSourceResponse) -> bool:
+    """See to it that a client knows where its stream ends, before that is prepared; return whether it comes in chunks."""
+    chunked = request.version >= HttpVersion11  # aiohttp-sse says so of any response
+    if not chunked:
+        response.force_close()  # nothing else tells where it ends
+    if not (chunked and request.keep_alive):
+        response.headers["Connection"] = "close"
+    return chunked
+
+
 class Streams:
     """All event streams of the process. `start` it before use, `stop` it when none is open any more."""
 
@@ -78,11 +88,7 @@ class Streams:
         self, request: web.Request, live: LiveLog, cursor: int, response: EventSourceResponse
     ) -> EventSourceResponse:
         """Send all events behind the cursor until the log is over, the client goes, or the service ends."""
-        chunked = request.version >= HttpVersion11  # aiohttp-sse says so of any response
-        if not chunked:
-            response.force_close()  # nothing else tells where it ends
-        if not (chunked and request.keep_alive):
-            response.headers["Connection"] = "close"
+        chunked = tell_end(request, response)
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
         response.headers.clear()  # the head is made of them; they would be kept as long as the stream

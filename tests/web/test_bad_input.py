@@ -134,6 +134,19 @@ async def test_a_cursor_that_is_none_of_the_answers_is_refused(client: Client, c
     assert await problem(client, "GET", f"/messages/{answer}/events", **options) == (400, "bad_cursor")
 
 
+async def test_a_cursor_beyond_an_answer_that_is_wanted_in_one_piece_is_refused(client: Client) -> None:
+    first = await ask(client, "Hi", headers={"Idempotency-Key": "k"})
+    for headers in ({"Idempotency-Key": "k"}, {}):
+        options: dict[str, Any] = {"json": {"content": "Hi"}}
+        if not headers:
+            options["json"] |= {"conversation": first["conversation"]}
+        options["headers"] = headers | {"Accept": "application/json", "Last-Event-ID": "99"}
+        assert await problem(client, "POST", "/messages", **options) == (400, "bad_cursor")
+        options["headers"] |= {"Last-Event-ID": "3"}
+        async with client.post("/messages", **options) as response:
+            assert await response.json() == first
+
+
 async def test_a_cursor_beyond_a_running_answer_is_refused(client: Client, upstream: ScriptedUpstream) -> None:
     upstream.reply(["one"], unfinished=True)
     async with asyncio.timeout(10), client.post("/messages", json={"content": "Hi"}) as response:
@@ -223,9 +236,42 @@ async def test_another_method_is_refused_with_those_that_are_possible(client: Cl
     assert await problem(client, "PUT", "/conversations") == (405, "method_not_allowed")
 
 
-async def test_a_form_of_answer_that_there_is_not_is_refused(client: Client) -> None:
-    options = {"json": {"content": "x"}, "headers": {"Accept": "text/html"}}
+@pytest.mark.parametrize(
+    "accepted", ["text/html", "text/event-stream;q=0", "*/*;q=0", "application/json; q=0.0, text/html"]
+)
+async def test_a_form_of_answer_that_there_is_not_is_refused(client: Client, accepted: str) -> None:
+    options = {"json": {"content": "x"}, "headers": {"Accept": accepted}}
     assert await problem(client, "POST", "/messages", **options) == (406, "not_acceptable")
+
+
+STREAM, WHOLE = "text/event-stream", "application/json"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "kind"),
+    [
+        *(
+            ("", STREAM),
+            (",", STREAM),
+            ("*/*", STREAM),
+            ("text/*", STREAM),
+            ("Text/Event-Stream; charset=utf-8", STREAM),
+        ),
+        *(("application/json", WHOLE), ("application/*", WHOLE), ("application/json, */*", WHOLE)),
+        ("application/json, text/plain, */*", WHOLE),
+        ("application/json, text/event-stream", STREAM),
+        ("application/json;q=0.5, text/event-stream", STREAM),
+        ("application/json, text/event-stream;q=0.5", WHOLE),
+        ("text/event-stream;q=0, */*", WHOLE),
+        ("text/event-stream; charset=utf-8; q=0, application/json;q=0.1", WHOLE),
+        ("application/json;q=0, */*", STREAM),
+        ("application/json;q=x", WHOLE),
+    ],
+)
+async def test_the_form_of_answer_is_the_one_that_is_wanted_most(client: Client, accepted: str, kind: str) -> None:
+    async with client.post("/messages", json={"content": "x"}, headers={"Accept": accepted}) as response:
+        assert (response.status, response.content_type) == (200, kind)
+        await response.read()
 
 
 async def test_a_sane_request_id_comes_back_and_another_is_replaced(client: Client) -> None:

@@ -74,6 +74,12 @@ async def test_an_unchanged_conversation_is_304_and_a_changed_one_is_sent(client
         assert response.status == 304
         assert response.headers["ETag"] == etag
         assert await response.read() == b""
+    for known in (f"W/{etag}", f'"other", {etag}', f'W/"other", "another" , W/{etag}', "*"):
+        async with client.get(path, headers={"If-None-Match": known}) as response:
+            assert (response.status, response.headers["ETag"]) == (304, etag), known
+    for unknown in ('"other"', '"other", W/"another"', "nonsense", f"{etag[:-1]}0"):
+        async with client.get(path, headers={"If-None-Match": unknown}) as response:
+            assert response.status == 200, unknown
     await ask(client, "again", conversation=conversation)
     async with client.get(path, headers={"If-None-Match": etag}) as response:
         assert response.status == 200

@@ -9,8 +9,9 @@ import json
 import pytest
 
 from app.web.native import HEARTBEAT
-from tests.conftest import Start
+from tests.conftest import Client, Start
 from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.sse import parse_all
 
 HI = json.dumps({"content": "Hi"}).encode()
 
@@ -43,6 +44,18 @@ async def test_a_stream_has_no_chunks_and_ends_with_its_connection(
         assert rest.endswith(b"}\n\n")
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("wish", [b"", b"Connection: keep-alive\r\n"])
+async def test_the_ticks_end_with_their_connection(client: Client, wish: bytes) -> None:
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"GET /health/stream HTTP/1.0\r\nHost: x\r\n%b\r\n" % wish)
+    async with asyncio.timeout(10):
+        head, _, ticks = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    assert b"\r\nconnection: close" in head.lower()
+    assert [frame.id for frame in parse_all(ticks.decode())] == ["1", "2", "3", "4", "5"]
 
 
 async def test_a_connection_that_is_closed_behind_a_stream_is_said_to_be(start: Start) -> None:

@@ -176,6 +176,15 @@ async def test_openmetrics_is_spoken_to_those_who_ask_for_it(watched: Client) ->
     assert {"parley_answers", "parley_token_seconds", "parley_build"} <= names
 
 
+@pytest.mark.parametrize("version", ["abc", "1.x"])
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+async def test_a_version_that_is_none_gets_the_plain_text(watched: Client, kind: str, version: str) -> None:
+    accept = {"Accept": f"{kind};version={version}"}
+    async with watched.get("/metrics", headers=AUTHORIZATION | accept) as response:
+        assert (response.status, response.content_type) == (200, "text/plain")
+        assert "parley_build_info" in await response.text()
+
+
 async def test_the_readme_lists_what_is_exposed_with_its_labels(watched: Client) -> None:
     async with watched.get("/metrics", headers=AUTHORIZATION) as response:
         families = list(parse(await response.text()))

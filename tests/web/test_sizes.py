@@ -45,6 +45,21 @@ async def test_a_body_that_comes_too_slowly_is_refused_and_nothing_is_stored(sta
 
 async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(start: Start, redis: Any) -> None:
     client = await start(max_message_bytes=1000)
-    head = b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n"
-    assert (await sent(client, head, b"x" * 2000)).split(b" ")[1] == b"413"
+    head = b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n"
+    assert (await sent(client, head + b"\r\n")).split(b" ")[1] == b"413"
+    assert (await sent(client, head + b"Expect: 100-continue\r\n\r\n")).split(b" ")[1] == b"413"
+    assert (await sent(client, head + b"\r\n", b"x" * 2000)).split(b" ")[1] == b"413"
     assert await redis.keys("*") == []
+
+
+async def test_a_body_of_a_fitting_size_is_asked_for(client: Client) -> None:
+    head = b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n"
+    assert await sent(client, head + b"Expect: 100-Continue\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n"
+
+
+async def test_another_expectation_is_passed_over(client: Client) -> None:
+    body = b'{"content": "Hi"}'
+    head = b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    assert await sent(client, head + b"Expect: foo\r\n\r\n" + body) == b"HTTP/1.1 200 OK\r\n"
+    head = b"GET /messages/x HTTP/1.1\r\nHost: x\r\nExpect: foo\r\n\r\n"
+    assert await sent(client, head) == b"HTTP/1.1 404 Not Found\r\n"
