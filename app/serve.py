@@ -71,6 +71,7 @@ async def serve_here(settings: Settings) -> None:
     async def listen(runner: web.AppRunner) -> None:
         try:
             for sock in sockets:
+                sock.listen(BACKLOG)  # where it can't, uvloop would say so to nobody
                 await web.SockSite(runner, sock, backlog=BACKLOG).start()
         except OSError as error:  # somebody else has begun to listen since
             raise cannot_listen(settings.host, settings.port, error) from error

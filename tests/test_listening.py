@@ -2,12 +2,16 @@
 
 import socket
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from app import serve
 from app.domain.startup import StartupError
 from app.listening import Sockets, bind
+from app.settings import Settings
 from tests.support.ports import free_port
+from tests.support.store import StoreProcess
 
 
 def _accepted(sockets: Sockets) -> socket.socket:
@@ -51,3 +55,18 @@ def test_a_port_that_is_taken_is_said_to_be(processes: int) -> None:
     said = f"^Can't listen at 127.0.0.1:{port}: .* Is PORT in use\\?$"
     with ExitStack() as stack, socket.create_server(("127.0.0.1", port)), pytest.raises(StartupError, match=said):
         bind("127.0.0.1", port, processes, stack, send_timeout_seconds=0)
+
+
+def test_a_port_that_is_taken_during_the_start_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, store_process: StoreProcess
+) -> None:
+    with ExitStack() as stack:
+
+        def bind_too_late(*arguments: Any, **options: Any) -> list[Sockets]:
+            rows = bind(*arguments, **options)
+            stack.enter_context(socket.create_server(rows[0][0].getsockname()))
+            return rows
+
+        monkeypatch.setattr(serve, "bind", bind_too_late)
+        with pytest.raises(StartupError, match=r"^Can't listen at 127\.0\.0\.1:0: .* Is PORT in use\?$"):
+            serve.run(serve.serve_here(Settings(port=0, redis_url=store_process.url)))
