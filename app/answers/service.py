@@ -44,10 +44,6 @@ from app.upstream.deltas import Delta, Sink
 
 log = logging.getLogger("parley.answers")
 
-_LATE = (
-    "The store does not answer yet. The message may still be taken: send it again with its Idempotency-Key, or look."
-)
-
 _NOT_STOPPED = "The answer could not be stopped yet. Try again shortly."
 
 #: How often a POST that meets a dead answer, or a DELETE that stops one, may find yet another one in its way.
@@ -159,7 +155,7 @@ class Answers:
         place = Place(question.owner, question.address, f"{question.conversation}.{name}")
         try:
             left = await self._limits.take(place)
-            begun = await self._begin(question, name, place, partial(_refuse, told, StoreUnavailable(_LATE)))
+            begun = await self._begin(question, name, place, partial(_tell_late, told))
         except asyncio.CancelledError:
             _refuse(told, ShuttingDown("This process is shutting down. Send the message again."))
             raise
@@ -223,9 +219,8 @@ class Answers:
         except Exception:  # a defect: nobody awaits this task, and recovery will end the answer
             log.exception("A runner failed.")
         finally:
-            if (
-                self._running.get(ref) is runner
-            ):  # not, where a failover has lost the answer, and its id is another's now
+            # Where a failover has lost the answer, its id may be another one's now.
+            if self._running.get(ref) is runner:
                 del self._running[ref]
             self._measures.answer_left()
             if runner.record is None:  # else the end has given it back
@@ -357,6 +352,15 @@ class Answers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _tell_late(told: "asyncio.Future[Asked]") -> None:
+    _refuse(
+        told,
+        StoreUnavailable(
+            "The store does not answer yet, and may still take the message. Send it again with the same Idempotency-Key."
+        ),
+    )
 
 
 def _refuse(told: "asyncio.Future[Asked]", error: Exception) -> None:
