@@ -51,9 +51,11 @@ export class Chat {
   }
 
   /** Ask. `parent` is the message to follow: the last one shown, unless it says otherwise (null: none). */
-  send(text, parent = this.#leaf) {
+  send(text, parent) {
     if (this.busy) return
-    const again = () => { this.#forget(); this.send(text, parent) }
+    this.#forget()
+    if (parent === undefined) parent = this.#leaf
+    const again = () => this.send(text, parent)
     this.#tree.put({id: QUESTION, parent, role: 'user', content: text, status: 'completed', pending: true})
     this.#begin(QUESTION, signal => this.api.send(text, {conversation: this.id, parent, signal}), again, text)
   }
@@ -61,7 +63,8 @@ export class Chat {
   /** Ask the same again: another answer beside this one. */
   regenerate(message) {
     if (this.busy) return
-    const again = () => { this.#forget(); this.#leaf = message.id; this.regenerate(message) }
+    this.#forget()
+    const again = () => this.regenerate(message)
     this.#begin(message.parent, signal => this.api.regenerate(message.id, {signal}), again)
   }
 
@@ -179,6 +182,7 @@ export class Chat {
     const view = this.thread.view(turn.answer)
     if (error.code === 'conversation_busy') { // another tab was faster: show that answer, and give the text back
       this.#forget()
+      this.#show()
       if (text) this.composer.fill(text)
       this.status(t('busy'))
       this.look()
@@ -195,14 +199,13 @@ export class Chat {
     view?.say(words, again)
   }
 
-  /** Take back what was never accepted. */
+  /** Take back what was never accepted: nothing can follow it. */
   #forget() {
-    const parent = this.#tree.get(QUESTION) ? this.#tree.get(QUESTION).parent : this.#tree.get(ANSWER)?.parent
+    const first = this.#tree.get(QUESTION) ?? this.#tree.get(ANSWER)
+    if (!first) return
     this.#tree.remove(ANSWER)
     this.#tree.remove(QUESTION)
-    this.#leaf = parent ?? null
-    if (this.#leaf !== null) this.#leaf = this.#tree.leaf(this.#leaf)
-    this.#show()
+    if (!this.#tree.get(this.#leaf)) this.#leaf = this.#tree.leaf(first.parent ?? null)
   }
 
   /** Let the answer go on without us. A message that is on its way is not held back. */
