@@ -15,6 +15,8 @@ export class Chat {
   #tree = new Tree()
   #leaf = null
   #turn = null // the answer that is followed: {stream, answer, abort}
+  #loaded = false // are the conversation's messages here?
+  #changes = 0 // made in this tab: what was asked for before one of them is older
 
   /** `parts`: the api, and what shows: thread, composer, status(words), opened(id), changed(id), buffered(finding). */
   constructor(parts) {
@@ -29,6 +31,8 @@ export class Chat {
     this.id = id
     this.#tree = new Tree()
     this.#leaf = null
+    this.#loaded = id === null
+    this.#changes += 1
     this.thread.clear()
     if (id === null) this.#show()
     else await this.look()
@@ -36,25 +40,25 @@ export class Chat {
 
   /** See what is new in the open conversation, unless this tab itself is writing it. */
   async look() {
-    const id = this.id
-    if (id === null || this.busy) return
+    if (this.id === null || this.busy) return
+    const changes = this.#changes
     let body
     try {
-      body = await this.api.conversation(id)
+      body = await this.api.conversation(this.id)
     } catch (error) {
-      if (this.id !== id || this.busy) return
+      if (this.#changes !== changes || this.#tree.get(ANSWER)) return // what failed stays, and can be copied
       if (error.status === 404) this.thread.say(t('lost'))
       else if (this.#tree.size === 0) this.thread.say(problemWords(error))
       return
     }
-    if (this.id === id && !this.busy) this.#adopt(body)
+    if (this.#changes === changes) this.#adopt(body)
   }
 
-  /** Ask. `parent` is the message to follow: the last one shown, unless it says otherwise (null: none). */
+  /** Ask. `parent` is the message to follow (null: none); else it is the last one shown, or the last one there is. */
   send(text, parent) {
     if (this.busy) return
     this.#forget()
-    if (parent === undefined) parent = this.#leaf
+    if (parent === undefined && this.#loaded) parent = this.#leaf
     const again = () => this.send(text, parent)
     this.#tree.put({id: QUESTION, parent, role: 'user', content: text, status: 'completed', pending: true})
     this.#begin(QUESTION, signal => this.api.send(text, {conversation: this.id, parent, signal}), again, text)
@@ -100,6 +104,7 @@ export class Chat {
   #newTurn(answer) {
     const turn = {answer, stream: null, abort: new AbortController(), asked: performance.now(), started: 0}
     this.#turn = turn
+    this.#changes += 1
     return turn
   }
 
@@ -118,6 +123,7 @@ export class Chat {
     this.#turn = null
     if (failure) this.#failed(turn, failure, again, text)
     else this.#show()
+    if (!failure && !this.#loaded) this.look()
   }
 
   #take(turn, event) {
@@ -203,6 +209,7 @@ export class Chat {
   #forget() {
     const first = this.#tree.get(QUESTION) ?? this.#tree.get(ANSWER)
     if (!first) return
+    this.#changes += 1
     this.#tree.remove(ANSWER)
     this.#tree.remove(QUESTION)
     if (!this.#tree.get(this.#leaf)) this.#leaf = this.#tree.leaf(first.parent ?? null)
@@ -216,7 +223,9 @@ export class Chat {
   }
 
   #adopt(body) {
-    const pending = this.#tree.get(ANSWER) ? [this.#tree.get(QUESTION), this.#tree.get(ANSWER)].filter(Boolean) : []
+    const pending = [this.#tree.get(QUESTION), this.#tree.get(ANSWER)].filter(Boolean)
+    if (!this.#loaded && pending[0]) pending[0].parent = body.messages.at(-1)?.id
+    this.#loaded = true
     this.#tree = new Tree([...body.messages, ...pending])
     if (body.active) this.#leaf = body.active
     else if (!this.#tree.get(this.#leaf)) this.#leaf = body.messages.at(-1)?.id ?? null

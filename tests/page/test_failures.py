@@ -79,3 +79,87 @@ async def test_an_edit_that_failed_leaves_the_versions_that_there_are(
     await answered(page, 2)
     await expect(page.locator(".bubble")).to_have_text(["First", "Second"])
     await expect(page.locator(".versions")).to_have_count(0)
+
+
+async def _late(page: Page) -> asyncio.Event:
+    """Hold the page's next reading of a conversation back until the event is set. What it brings is older then."""
+    go = asyncio.Event()
+    held = False
+
+    async def hold(route: Route) -> None:
+        nonlocal held
+        if held:
+            return await route.continue_()
+        held = True
+        response = await route.fetch()
+        await go.wait()
+        await route.fulfill(response=response)
+
+    await page.route("**/conversations/conv_*", hold)
+    return go
+
+
+async def test_a_message_that_is_sent_before_its_conversation_is_shown_follows_what_is_there(
+    open_page: Open, upstream: ScriptedUpstream
+) -> None:
+    page = await open_page()
+    await say(page, "My name is Ada")
+    await answered(page)
+    page = await open_page(beside=page)
+    go = await _late(page)
+    await page.click(".conversations a")
+    await expect(page.locator(".welcome")).to_have_count(0)
+    await say(page, "What is my name?")
+    await expect(page.locator(".bubble")).to_have_text(["My name is Ada", "What is my name?"])
+    await answered(page, 2)
+    assert [message["content"] for message in upstream.requests[-1]["messages"]] == [
+        "My name is Ada",
+        "Echo: My name is Ada",
+        "What is my name?",
+    ]
+    async with page.expect_event("requestfinished", lambda request: "/conversations/conv_" in request.url):
+        go.set()
+    await expect(page.locator(".bubble")).to_have_text(["My name is Ada", "What is my name?"])
+    await expect(page.locator(".versions")).to_have_count(0)
+
+
+async def test_a_message_that_is_sent_where_its_conversation_could_not_be_read_follows_what_is_there(
+    open_page: Open, upstream: ScriptedUpstream
+) -> None:
+    page = await open_page()
+    await say(page, "My name is Ada")
+    await answered(page)
+    page = await open_page(beside=page)
+    await page.route("**/conversations/conv_*", _refuse)
+    await page.click(".conversations a")
+    await expect(page.locator("#thread")).to_have_text("The service said no: Not this one.")
+    await page.route("**/messages", _refuse)
+    await say(page, "What is my name?")
+    await expect(page.locator(".try-again")).to_be_visible()
+    await page.unroute("**/conversations/conv_*")
+    await page.unroute("**/messages")
+    await page.evaluate("dispatchEvent(new Event('focus'))")
+    await expect(page.locator(".bubble")).to_have_text(["My name is Ada", "What is my name?"])
+    await page.click(".try-again")
+    await answered(page, 2)
+    await expect(page.locator(".bubble")).to_have_text(["My name is Ada", "What is my name?"])
+    assert len(upstream.requests[-1]["messages"]) == 3
+
+
+async def test_what_was_read_before_a_message_was_sent_does_not_take_it_away(
+    open_page: Open, upstream: ScriptedUpstream
+) -> None:
+    page = await open_page()
+    await say(page, "First")
+    await answered(page)
+    go = await _late(page)
+    async with page.expect_request("**/conversations/conv_*"):
+        await page.evaluate("dispatchEvent(new Event('focus'))")
+    await say(page, "Second")
+    await answered(page, 2)
+    async with page.expect_event("requestfinished", lambda request: "/conversations/conv_" in request.url):
+        go.set()
+    await say(page, "Third")
+    await answered(page, 3)
+    await expect(page.locator(".bubble")).to_have_text(["First", "Second", "Third"])
+    assert len(upstream.requests[-1]["messages"]) == 5
