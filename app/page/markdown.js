@@ -57,6 +57,7 @@ export class MarkdownStream {
   #list = null // the list element that has closed items already
   #raw = null // the text node that takes what is not parsed yet
   #code = null
+  #plain = null // the text node that takes all, once the parser has given up
   #links = {}
   #levels = [] // of the headings that the next one is below
   #finished = false
@@ -72,15 +73,30 @@ export class MarkdownStream {
   /** Add some text. */
   push(text) {
     this.#source += text
+    if (this.#plain) return this.#plain.appendData(text)
     const rest = this.#cr && text.startsWith('\n') ? text.slice(1) : text
     if (text) this.#cr = text.endsWith('\r')
-    this.#feed(rest.replace(/\r\n?/g, '\n'))
+    this.#orPlain(() => this.#feed(rest.replace(/\r\n?/g, '\n')))
   }
 
   /** No more text comes: close what is open. */
   finish() {
     if (this.#finished) return
     this.#finished = true
+    if (!this.#plain) this.#orPlain(() => this.#end())
+  }
+
+  /** What is nested too deep overflows a parser that calls itself: then all is shown as it stands. */
+  #orPlain(render) {
+    try {
+      render()
+    } catch {
+      this.#plain = document.createTextNode(this.#source)
+      this.#host.replaceChildren(el('p', {class: 'plain', dir: 'auto'}, this.#plain))
+    }
+  }
+
+  #end() {
     if (this.#code) {
       this.#closeCode()
     } else if (this.#tail) {
@@ -221,7 +237,9 @@ export class MarkdownStream {
   #render(tokens, final = false) {
     const fragment = safeFragment(marked.parser(tokens))
     this.#order(fragment, final)
-    for (const node of fragment.querySelectorAll('p, li, h3, h4, h5, h6, blockquote, ul, ol, td, th')) node.dir = 'auto'
+    // Lists and quotations run as they begin, which what has a direction of its own would not count for.
+    const directed = 'p:not(li *, blockquote *), h3, h4, h5, h6, blockquote, ul, ol, td, th'
+    for (const node of fragment.querySelectorAll(directed)) node.dir = 'auto'
     for (const list of fragment.querySelectorAll('ul, ol')) {
       for (const node of [...list.childNodes]) if (node.nodeType === Node.TEXT_NODE) node.remove()
     }

@@ -241,14 +241,24 @@ async def test_the_browsers_language_chooses_the_words(open_page: Open, upstream
 
 
 async def test_text_from_right_to_left_runs_so(open_page: Open, upstream: ScriptedUpstream) -> None:
-    upstream.reply(["שלום עולם\n\nAnd English.\n\n- אחת\n- two\n"])
+    upstream.reply(["שלום עולם\n\nAnd English.\n\n- אחת\n- two\n\n> ציטוט\n\n1. one\n2. שתיים\n"])
     page = await open_page()
     await say(page, "مرحبا")
     await answered(page)
+    # A list and a quotation run as they begin, with markers and lines at that side, and what is in them beside these.
     directions = await page.evaluate(
-        "[...document.querySelectorAll('.bubble, .markdown p, .markdown li')].map(n => getComputedStyle(n).direction)"
+        "[...document.querySelectorAll('.bubble, .markdown > *, .markdown li')].map(n => getComputedStyle(n).direction)"
     )
-    assert directions == ["rtl", "rtl", "ltr", "rtl", "ltr"]
+    assert directions == ["rtl", "rtl", "ltr", "rtl", "rtl", "rtl", "rtl", "ltr", "ltr", "ltr"]
+    starts = await page.evaluate(
+        """[...document.querySelectorAll('.markdown li, .markdown blockquote p')].map(node => {
+          const range = document.createRange()
+          range.selectNodeContents(node)
+          const [text, box] = [range.getBoundingClientRect(), node.getBoundingClientRect()]
+          return box.right - text.right < 1 ? 'right' : text.left - box.left < 1 ? 'left' : 'nowhere'
+        })"""
+    )
+    assert starts == ["right", "right", "right", "left", "left"]
     await shoot(page, "right-to-left")
 
 

@@ -93,7 +93,7 @@ async def test_markdown_becomes_what_it_means(open_page: Open) -> None:
         "<strong>bold</strong>",
         'href="https://example.org/"',
         "<code>code</code>",
-        '<li dir="auto">two with <em>emphasis</em>',
+        '<li>two with <em>emphasis</em>',
         '<ol dir="auto">',
         '<blockquote dir="auto">',
         '<span class="code-language">python</span>',
@@ -117,6 +117,24 @@ async def test_markdown_becomes_what_it_means(open_page: Open) -> None:
     html = await page.evaluate(RENDER, [DOCUMENTS["a reference defined later"], 1])
     assert 'href="https://example.org/one"' in html
     assert 'href="https://example.org/two"' in html
+
+
+#: What small models write when they loop: nested deeper than a parser that calls itself can go.
+ENDLESS = {"numbers": "1. " * 4000, "quotations": ">" * 8000, "quotations in pieces": "> " * 4000}
+
+
+async def test_an_answer_that_no_parser_can_take_is_shown_as_it_stands(open_page: Open, upstream: ScriptedUpstream) -> None:
+    page = await open_page()
+    for count, text in enumerate(ENDLESS.values(), 1):
+        upstream.reply([text[at : at + 400] for at in range(0, len(text), 400)])
+        await say(page, "Go on")
+        await answered(page, count)
+        await expect(page.locator(".answer .markdown").last).to_have_text(text.strip())
+    await page.reload()
+    await answered(page, len(ENDLESS))
+    await expect(page.locator(".answer .markdown")).to_have_text([text.strip() for text in ENDLESS.values()])
+    await say(page, "And now?")
+    await expect(page.locator(".answer .markdown").last).to_have_text("Echo: And now?")
 
 
 COST = """async pieces => {
