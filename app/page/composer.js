@@ -1,6 +1,6 @@
 // Where one writes: a box that grows, and one button that sends, or stops the answer that is being written.
 
-import {icon} from './dom.js'
+import {composing, icon} from './dom.js'
 import {t} from './i18n.js'
 
 export class Composer {
@@ -20,7 +20,7 @@ export class Composer {
     this.box.addEventListener('input', () => this.#fit())
     this.box.addEventListener('keydown', event => {
       // Enter also ends the choice of a character in an input method: that one is not ours.
-      if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return
+      if (event.key !== 'Enter' || event.shiftKey || composing(event)) return
       event.preventDefault()
       if (!this.#answering) this.#submit()
     })

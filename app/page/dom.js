@@ -32,6 +32,11 @@ export function iconButton(name, label, onclick, props = {}) {
   return el('button', {type: 'button', class: 'icon-button', 'aria-label': label, title: label, onclick, ...props}, icon(name))
 }
 
+/** Does a key belong to an input method? Safari says so by a code, where the key also ends the composition. */
+export function composing(event) {
+  return event.isComposing || event.keyCode === 229
+}
+
 /** Put text into the clipboard; where the page has no right to (plain http), the old way. */
 export async function copyText(text) {
   try {

@@ -1,6 +1,6 @@
 // What one message looks like: a question that can be edited, an answer that may still be written.
 
-import {copyText, el, icon, iconButton} from './dom.js'
+import {composing, copyText, el, icon, iconButton} from './dom.js'
 import {language, t} from './i18n.js'
 import {MarkdownStream} from './markdown.js'
 import {textOf} from './tree.js'
@@ -56,12 +56,15 @@ export class QuestionView {
       return
     }
     if (this.body.textContent !== text) this.body.textContent = text
-    const edit = iconButton('edit', t('edit'), () => this.#edit(text), {class: 'icon-button edit', disabled: busy})
-    keepFocus(this.tools, arrows(this, this.actions), copyButton(() => text), edit)
+    renew(this, [message.id, versions, busy], () => [
+      arrows(this, this.actions),
+      copyButton(() => textOf(this.message, t('image'))),
+      iconButton('edit', t('edit'), () => this.#edit(), {class: 'icon-button edit', disabled: busy})])
   }
 
-  #edit(text) {
+  #edit() {
     this.editing = true
+    const text = textOf(this.message, t('image'))
     const area = el('textarea', {class: 'edit-area', 'aria-label': t('yourMessage'), dir: 'auto', rows: '3'})
     area.value = text
     const done = () => {
@@ -82,8 +85,9 @@ export class QuestionView {
         el('button', {type: 'button', class: 'button', onclick: done, text: t('cancel')}),
         el('button', {type: 'submit', class: 'button primary', text: t('sendEdit')})))
     area.addEventListener('keydown', event => {
+      if (composing(event)) return
       if (event.key === 'Escape') done()
-      if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) { event.preventDefault(); send() }
+      if (event.key === 'Enter' && !event.shiftKey) { event.preventDefault(); send() }
     })
     this.body.replaceWith(form)
     this.tools.hidden = true
@@ -132,10 +136,13 @@ export class AnswerView {
       if (!this.calls.hasChildNodes()) for (const call of message.tool_calls ?? []) this.call(call)
     }
     this.#problem(message)
-    const again = iconButton('again', t('regenerate'), () => this.actions.regenerate(message), {
-      class: 'icon-button regenerate', disabled: busy})
-    keepFocus(this.tools, ...(writing || message.pending ? [] : [
-      arrows(this, this.actions), copyButton(() => message.content ?? ''), again, this.#about(message)]))
+    const done = !writing && !message.pending
+    renew(this, [done, message.id, versions, busy, message.status, message.model, message.usage], () => (done ? [
+      arrows(this, this.actions),
+      copyButton(() => this.message.content ?? ''),
+      iconButton('again', t('regenerate'), () => this.actions.regenerate(this.message), {
+        class: 'icon-button regenerate', disabled: busy}),
+      this.#about(message)] : []))
   }
 
   /** The stream begins, or begins anew: forget what was shown. */
@@ -183,11 +190,14 @@ export class AnswerView {
 
   /** Say in words what went wrong, with a button that `again` answers; null takes it away. */
   say(words, again) {
+    this.again = again
+    if (this.said === words) return // a button that is being pressed stays
+    this.said = words
     this.problem.hidden = !words
     this.problem.replaceChildren()
     if (!words) return
     this.problem.append(el('p', {text: words}))
-    if (again) this.problem.append(el('button', {type: 'button', class: 'button try-again', onclick: again, text: t('tryAgain')}))
+    if (again) this.problem.append(el('button', {type: 'button', class: 'button try-again', onclick: () => this.again(), text: t('tryAgain')}))
   }
 
   #push(text, thought) {
@@ -218,11 +228,18 @@ export class AnswerView {
   }
 }
 
-/** Replace the buttons of a row, and leave the keyboard's focus at the one in the same role. */
-function keepFocus(row, ...nodes) {
+/**
+ * Make a view's row of buttons anew where what they show has changed: a click that began on one that goes would be lost.
+ * The keyboard's focus stays at the one in the same role.
+ */
+function renew(view, state, make) {
+  const key = JSON.stringify(state)
+  if (view.shown === key) return
+  view.shown = key
+  const row = view.tools
   const focused = row.contains(document.activeElement) ? document.activeElement : null
   const same = focused?.dataset.step ? `[data-step="${focused.dataset.step}"]` : null
-  row.replaceChildren(...nodes.filter(Boolean))
+  row.replaceChildren(...make().filter(Boolean))
   if (!focused) return
   const wanted = same ? row.querySelector(`${same}:not(:disabled)`) ?? row.querySelector('[data-step]:not(:disabled)') : null
   ;(wanted ?? row.querySelector(`.${focused.className.split(' ').at(-1)}:not(:disabled)`))?.focus()

@@ -1,6 +1,6 @@
 // The list of conversations, newest first: open, rename, delete (after a question), and older ones on demand.
 
-import {el, iconButton} from './dom.js'
+import {composing, el, iconButton} from './dom.js'
 import {t} from './i18n.js'
 
 export class Sidebar {
@@ -87,27 +87,27 @@ export class Sidebar {
     const input = el('input', {type: 'text', 'aria-label': t('title'), maxlength: '200', dir: 'auto'})
     input.value = item.title ?? ''
     this.#editing = item.id
-    const done = async keep => {
+    const done = async (keep, byKey = false) => {
       if (this.#editing !== item.id) return
       this.#editing = null
       const title = input.value.trim()
-      if (keep && title && title !== item.title) {
-        item.title = title
-        this.#draw()
-        try {
-          await this.api.rename(item.id, title)
-        } catch (error) {
-          return this.failed(error)
-        }
-        this.renamed(item.id)
-      } else {
-        this.#draw()
+      const renamed = keep && title && title !== item.title
+      if (renamed) item.title = title
+      this.#draw()
+      // At once, and for the keyboard only: later, one may be writing elsewhere.
+      if (byKey) this.list.querySelector(`li[data-id="${item.id}"] [data-role="rename"]`)?.focus()
+      if (!renamed) return
+      try {
+        await this.api.rename(item.id, title)
+      } catch (error) {
+        return this.failed(error)
       }
-      this.list.querySelector(`li[data-id="${item.id}"] [data-role="rename"]`)?.focus()
+      this.renamed(item.id)
     }
     input.addEventListener('keydown', event => {
-      if (event.key === 'Enter' && !event.isComposing) { event.preventDefault(); done(true) }
-      if (event.key === 'Escape') { event.stopPropagation(); done(false) }
+      if (composing(event)) return
+      if (event.key === 'Enter') { event.preventDefault(); done(true, true) }
+      if (event.key === 'Escape') { event.stopPropagation(); done(false, true) }
     })
     input.addEventListener('blur', () => done(true))
     row.replaceChildren(input)

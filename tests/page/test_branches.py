@@ -127,3 +127,19 @@ async def test_nothing_can_be_asked_twice_while_an_answer_is_written(
     await answered(page, 2)
     await expect(page.locator("#box")).to_have_value("Third")
     assert len(upstream.requests) == 2
+
+
+async def test_a_click_that_brings_the_window_back_is_not_lost(open_page: Open, upstream: ScriptedUpstream) -> None:
+    page = await open_page()
+    await say(page, "First")
+    await answered(page)
+    upstream.raw([b'data: {"choices":[{"delta":{"content":"Half an"}}]}\n\n'])
+    for button in (".regenerate", ".try-again"):
+        await page.hover(button)
+        await page.mouse.down()
+        async with page.expect_event("requestfinished", lambda request: "/conversations/conv_" in request.url):
+            await page.evaluate("dispatchEvent(new Event('focus'))")
+        await page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        await page.mouse.up()
+        await answered(page)
+    await expect(page.locator(".answer .versions")).to_have_text("3/3")

@@ -1,7 +1,9 @@
 """The list of conversations: newest first, in pages; rename, delete after a question, begin a new one."""
 
+import asyncio
+
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.page.conftest import Open, answered, say
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
@@ -48,6 +50,33 @@ async def test_a_conversation_is_renamed(open_page: Open, upstream: ScriptedUpst
     await field.press("Escape")
     await page.reload()
     await expect(page.locator(".conversations a")).to_have_text("Lighthouses")
+
+
+async def test_who_goes_on_writing_after_a_rename_is_not_taken_away_from_it(
+    open_page: Open, upstream: ScriptedUpstream
+) -> None:
+    page = await open_page()
+    await say(page, "One")
+    await answered(page)
+    go = asyncio.Event()
+
+    async def slow(route: Route) -> None:
+        if route.request.method == "PATCH":
+            await go.wait()
+        await route.continue_()
+
+    await page.route("**/conversations/conv_*", slow)
+    for title, words in (("Lighthouses", "first "), ("Lighthouses", "second")):  # a new title, and the same one
+        await page.hover(".conversations li")
+        await page.click("[data-role=rename]")
+        await page.keyboard.type(title)
+        await page.click("#box")
+        await expect(page.locator(".conversations a")).to_have_text(title)
+        await page.keyboard.type(words[:3])
+        go.set()
+        await expect(page).to_have_title(f"{title} · Parley")
+        await page.keyboard.type(words[3:])
+    await expect(page.locator("#box")).to_have_value("first second")
 
 
 async def test_a_conversation_is_deleted_after_a_question(
