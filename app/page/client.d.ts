@@ -61,7 +61,7 @@ export interface Options {
   credentials?: RequestCredentials
   /** A connection on which nothing has come for so long, no sign of life either, is given up and resumed. 40 000. */
   silenceMs?: number
-  /** So long it tries to reach an answer that has begun; then the iteration throws. 60 000; Infinity: for ever. */
+  /** So long it tries to reach an answer of which it hears nothing, no sign of life either; then the iteration throws. 60 000; Infinity: for ever. */
   patienceMs?: number
   /** The same for a question that nobody has accepted yet. 10 000. */
   askPatienceMs?: number

@@ -122,6 +122,7 @@ export class Answer {
   #queue = []
   #wake = () => {}
   #over = false
+  #heard = 0 // bytes, signs of life too
   /** @type {Promise<void>} */
   #done
   /** @type {Promise<Message> | null} */
@@ -196,11 +197,11 @@ export class Answer {
     for (;;) {
       let error
       try {
-        const began = this.cursor
+        const before = this.#heard
         const parser = await this.#connection(known)
         if (this.status !== 'streaming') return
         base = parser?.retry ?? base
-        if (this.cursor !== began) failures = failing = 0
+        if (this.#heard !== before) failures = failing = 0
         error = new ParleyError({detail: 'The connection to the service was lost.'})
       } catch (failure) {
         if (this.#left.signal.aborted) throw this.#left.signal.reason
@@ -245,6 +246,7 @@ export class Answer {
         if (this.#left.signal.aborted) throw this.#left.signal.reason
         if (done || !value) break
         heard = Date.now()
+        this.#heard += value.length
         clearTimeout(timer)
         timer = setTimeout(drop, silenceMs)
         for (const event of parser.push(value)) this.#take(event, known)
@@ -305,6 +307,8 @@ export class Answer {
 class Api {
   /** @type {Promise<unknown> | null} */
   #introduced = null
+  /** @type {Map<string, string>} Node keeps no cookies. A browser does, and shows none here. */
+  #cookies = new Map()
 
   /** @param {Options} given */
   constructor({base = '', headers = {}, ...rest}) {
@@ -328,13 +332,16 @@ class Api {
    */
   async ask(method, path, {body, headers = {}, signal} = {}) {
     const own = typeof this.headers === 'function' ? await this.headers() : this.headers
+    /** @type {Record<string, string>} */
+    const cookie = this.#cookies.size ? {cookie: [...this.#cookies.values()].join('; ')} : {}
     const response = await this.options.fetch(this.base + path, {
       method,
-      headers: {...own, ...(body === undefined ? {} : {'Content-Type': 'application/json'}), ...headers},
+      headers: {...cookie, ...own, ...(body === undefined ? {} : {'Content-Type': 'application/json'}), ...headers},
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: this.options.credentials,
       signal,
     })
+    for (const line of response.headers.getSetCookie?.() ?? []) this.#cookies.set(line.split('=')[0], line.split(';')[0])
     if (response.ok) return response
     const problem = await response.json().catch(() => ({title: `The service answered ${response.status}.`}))
     throw new ParleyError(problem, response.status, retryAfter(response))

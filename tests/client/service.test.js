@@ -57,6 +57,17 @@ test('an answer comes event by event, with exact cursors and text', async () => 
   assert.equal(await asked(), 1)
 })
 
+test('Node, which keeps no cookies, stays the same visitor', async () => {
+  await control('reply', {pieces: ['Hello']})
+  await control('reply', {pieces: ['Hello again']})
+  const client = connect({base: PROXY, ...QUICK})
+  const answer = client.send('Hi')
+  assert.equal((await answer.message).content, 'Hello')
+  assert.equal((await client.send('Hi again', {conversation: answer.conversation}).message).content, 'Hello again')
+  assert.deepEqual((await client.conversations()).conversations.map(({id}) => id), [answer.conversation])
+  await assert.rejects(connect({base: PROXY}).conversation(answer.conversation), {status: 404})
+})
+
 test('whoever awaits the message need not iterate', async () => {
   await control('reply', {pieces: ['Hello']})
   assert.equal((await parley().send('Hi').message).content, 'Hello')
@@ -109,6 +120,23 @@ test('a connection that falls silent is given up and resumed', async () => {
     }
   })
   assert.deepEqual([answer.text, await asked()], ['one two', 1])
+})
+
+test('signs of life count: who thinks for longer than the patience is waited for, over many connections', async () => {
+  await control('reply', {pieces: ['one'], gate: true})
+  const answer = parley(PROXY, {patienceMs: 500}).send('Think')
+  let cuts = 0
+  let cutting
+  try {
+    await read(answer, async event => {
+      if (event.type !== 'start') return
+      cutting = setInterval(() => control(cuts++ < 8 ? 'cut' : 'open'), 300)
+    })
+  } finally {
+    clearInterval(cutting)
+    await control('open')
+  }
+  assert.equal(answer.text, 'one')
 })
 
 test('an answer is stopped, also before its first event is known', async () => {

@@ -105,6 +105,7 @@ async def world(
         "openai_api_key": "sk-test-0123456789",
         "openai_model": "model-a",
         "lease_seconds": 0.5,  # a killed service's answer is ended after two of them
+        "heartbeat_seconds": 0.1,
     }
     service = ServiceProcess(tmp_path, **settings)
     try:
