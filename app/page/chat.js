@@ -1,6 +1,7 @@
 // The conversation that is open: sends, follows the answer that is being written, and moves between branches.
 
 import {problemWords} from './api.js'
+import {keepingFocus} from './dom.js'
 import {t} from './i18n.js'
 import {Tree} from './tree.js'
 
@@ -17,13 +18,15 @@ export class Chat {
   #turn = null // the answer that is followed: {stream, answer, abort}
   #loaded = false // are the conversation's messages here?
   #changes = 0 // made in this tab: what was asked for before one of them is older
+  #unsent = new Map() // conversation -> the text of what was left there while it was on its way, and did not arrive
 
-  /** `parts`: the api, and what shows: thread, composer, status(words), opened(id), changed(id), buffered(finding). */
+  /** `parts`: the api, and what shows: thread, composer, status(words), hint(words), opened(id), changed(id), buffered(). */
   constructor(parts) {
     Object.assign(this, parts)
   }
 
   get busy() { return this.#turn !== null }
+  get loaded() { return this.#loaded }
 
   /** Open a conversation, or a new one (null). */
   async open(id) {
@@ -34,6 +37,8 @@ export class Chat {
     this.#loaded = id === null
     this.#changes += 1
     this.thread.clear()
+    this.composer.giveBack(this.#unsent.get(id) ?? '')
+    this.#unsent.delete(id)
     if (id === null) this.#show()
     else await this.look()
   }
@@ -80,7 +85,7 @@ export class Chat {
     try {
       await this.#turn?.stream?.stop()
     } catch (error) {
-      this.status(problemWords(error))
+      this.hint(problemWords(error))
     }
   }
 
@@ -102,7 +107,7 @@ export class Chat {
   }
 
   #newTurn(answer) {
-    const turn = {answer, stream: null, abort: new AbortController(), asked: performance.now(), started: 0}
+    const turn = {conversation: this.id, answer, stream: null, abort: new AbortController(), asked: performance.now(), started: 0}
     this.#turn = turn
     this.#changes += 1
     return turn
@@ -119,7 +124,10 @@ export class Chat {
     } catch (error) {
       failure = error
     }
-    if (this.#turn !== turn) return
+    if (this.#turn !== turn) {
+      if (failure && turn.answer === ANSWER && text) this.#keep(turn.conversation, text)
+      return
+    }
     this.#turn = null
     if (failure) this.#failed(turn, failure, again, text)
     else this.#show()
@@ -185,24 +193,25 @@ export class Chat {
   }
 
   #failed(turn, error, again, text) {
-    const view = this.thread.view(turn.answer)
     if (error.code === 'conversation_busy') { // another tab was faster: show that answer, and give the text back
       this.#forget()
       this.#show()
-      if (text) this.composer.fill(text)
+      if (text) this.composer.giveBack(text)
       this.status(t('busy'))
       this.look()
       return
     }
-    const words = problemWords(error)
-    if (turn.answer !== ANSWER) {
-      view?.say(words, () => this.open(this.id))
-      this.composer.answering = false
-      return
-    }
-    Object.assign(this.#tree.get(ANSWER), {status: 'failed'})
+    const begun = turn.answer !== ANSWER
+    if (!begun) this.#tree.get(ANSWER).status = 'failed'
     this.#show()
-    view?.say(words, again)
+    this.thread.view(turn.answer)?.say(problemWords(error), begun ? () => this.open(this.id) : again)
+  }
+
+  /** What did not arrive waits in the box where it was written. */
+  #keep(conversation, text) {
+    if (conversation === this.id) this.composer.giveBack(text)
+    else this.#unsent.set(conversation, [this.#unsent.get(conversation), text].filter(Boolean).join('\n\n'))
+    this.hint(t('unsent'))
   }
 
   /** Take back what was never accepted: nothing can follow it. */
@@ -240,7 +249,9 @@ export class Chat {
   }
 
   #show() {
-    this.thread.show(this.#tree, this.#tree.path(this.#leaf), this.busy)
-    this.composer.answering = this.busy
+    keepingFocus(() => {
+      this.thread.show(this.#tree, this.#tree.path(this.#leaf), this.busy)
+      this.composer.answering = this.busy
+    }, this.composer)
   }
 }

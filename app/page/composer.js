@@ -44,6 +44,12 @@ export class Composer {
     this.box.focus()
   }
 
+  /** Put a text that was not sent back, before what has been written since. */
+  giveBack(text) {
+    this.box.value = [text, this.box.value].filter(Boolean).join('\n\n')
+    this.#fit()
+  }
+
   focus() { this.box.focus() }
 
   #submit() {

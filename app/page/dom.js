@@ -37,16 +37,26 @@ export function composing(event) {
   return event.isComposing || event.keyCode === 229
 }
 
+/** Do what may take away, or disable, what the keyboard is at: then its focus goes to `refuge`. */
+export function keepingFocus(change, refuge) {
+  const byKeyboard = document.activeElement?.matches(':focus-visible')
+  change()
+  const now = document.activeElement
+  if (byKeyboard && (now === document.body || now?.disabled)) refuge.focus()
+}
+
 /** Put text into the clipboard; where the page has no right to (plain http), the old way. */
 export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text)
   } catch {
+    const focused = document.activeElement
     const area = el('textarea', {class: 'visually-hidden', 'aria-hidden': 'true'})
     area.value = text
     document.body.append(area)
     area.select()
     document.execCommand('copy')
     area.remove()
+    focused?.focus()
   }
 }

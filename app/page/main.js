@@ -1,6 +1,6 @@
 // Puts the page together.
 
-import {api, problemWords} from './api.js'
+import {api, problemWords, watch} from './api.js'
 import {Chat} from './chat.js'
 import {Composer} from './composer.js'
 import {t, translate} from './i18n.js'
@@ -35,6 +35,7 @@ const sidebar = new Sidebar($('#sidebar'), api, {
 const chat = new Chat({
   api, thread, composer, follower,
   status: words => { $('#status').textContent = words },
+  hint,
   opened: id => {
     history.replaceState(null, '', `#${id}`)
     sidebar.current = id
@@ -50,10 +51,17 @@ const others = tabs({
   look: () => { list(); chat.look() },
 })
 
+/** Read the list anew. Returns whether this page may use the service. */
 async function list() {
-  await sidebar.load().catch(() => {}) // the list that is there stays, and the next look will tell
+  try {
+    await sidebar.load()
+  } catch (error) {
+    if (error.status === 401) return false
+    // else the list that is there stays, and the next look will tell
+  }
   sidebar.current = chat.id
   name()
+  return true
 }
 
 function name() {
@@ -66,6 +74,9 @@ function hint(words) {
   $('#hint').hidden = false
 }
 $('#hint button').addEventListener('click', () => { $('#hint').hidden = true })
+
+watch(reached => { $('#away').hidden = reached })
+addEventListener('offline', () => { $('#away').hidden = false })
 
 // The list is a drawer where there is no room beside the messages.
 function drawer(open) {
@@ -94,6 +105,12 @@ async function open() {
   composer.focus()
 }
 addEventListener('hashchange', open)
+// The link of what is open already leads nowhere new.
+$('.conversations').addEventListener('click', event => {
+  if (event.target.closest('a')?.hash !== location.hash) return
+  if (chat.loaded || chat.busy) drawer(false)
+  else open()
+})
 for (const link of document.querySelectorAll('.new-chat')) {
   link.addEventListener('click', event => {
     event.preventDefault()
@@ -103,8 +120,11 @@ for (const link of document.querySelectorAll('.new-chat')) {
 }
 addEventListener('popstate', () => { if (!location.hash && chat.id) open() })
 
-await list() // makes the owner's cookie, before anything else asks
-await open()
+if (await list()) await open() // the first one makes the owner's cookie, before anything else asks
+else {
+  thread.say(t('forPrograms'))
+  for (const node of document.querySelectorAll('.new-chat, #menu, .foot')) node.hidden = true
+}
 const models = await api.models().catch(() => null)
 if (models?.data?.[0]?.owned_by?.startsWith('parley')) $('#demo').hidden = false
 document.documentElement.dataset.ready = 'true'

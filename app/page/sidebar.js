@@ -45,7 +45,12 @@ export class Sidebar {
   }
 
   async #older() {
-    const page = await this.api.conversations(this.#next)
+    let page
+    try {
+      page = await this.api.conversations(this.#next)
+    } catch (error) {
+      return this.failed(error)
+    }
     const known = new Set(this.#rows.map(row => row.id))
     const first = page.conversations.find(row => !known.has(row.id))
     this.#rows.push(...page.conversations.filter(row => !known.has(row.id)))

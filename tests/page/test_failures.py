@@ -1,12 +1,14 @@
-"""Messages that fail, and those that are sent before all is there: no text is lost, and the page goes on."""
+"""What fails, and what is sent before all is there: it is said, no text is lost, and the page goes on."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.page.conftest import Open, answered, say
-from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.scripted_upstream import Gate, ScriptedUpstream
+from tests.support.service import ServiceProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -88,11 +90,10 @@ async def _late(page: Page) -> asyncio.Event:
 
     async def hold(route: Route) -> None:
         nonlocal held
-        if held:
-            return await route.continue_()
-        held = True
+        first, held = not held, True
         response = await route.fetch()
-        await go.wait()
+        if first:
+            await go.wait()
         await route.fulfill(response=response)
 
     await page.route("**/conversations/conv_*", hold)
@@ -163,3 +164,85 @@ async def test_what_was_read_before_a_message_was_sent_does_not_take_it_away(
     await answered(page, 3)
     await expect(page.locator(".bubble")).to_have_text(["First", "Second", "Third"])
     assert len(upstream.requests[-1]["messages"]) == 5
+
+
+async def test_a_message_that_was_left_before_it_failed_waits_where_it_was_written(
+    open_page: Open, upstream: ScriptedUpstream
+) -> None:
+    page = await open_page()
+    for text in ("One", "Two"):
+        await page.click("#sidebar .new-chat")
+        await say(page, text)
+        await answered(page)
+    go = asyncio.Event()
+
+    async def refuse_late(route: Route) -> None:
+        await go.wait()
+        await _refuse(route)
+
+    await page.route("**/messages", refuse_late)
+    async with page.expect_request("**/messages"):
+        await say(page, "Written with care")
+    await page.click(".conversations a:text('One')")
+    await expect(page.locator(".bubble")).to_have_text(["One"])
+    await page.fill("#box", "Something else")
+    go.set()
+    await expect(page.locator("#hint p")).to_contain_text("A message that you had left could not be sent.")
+    await expect(page.locator("#box")).to_have_value("Something else")
+    await page.fill("#box", "")
+    await page.click(".conversations a:text('Two')")
+    await expect(page.locator("#box")).to_have_value("Written with care")
+    await page.unroute("**/messages")
+    await page.press("#box", "Enter")
+    await answered(page, 2)
+    await expect(page.locator(".bubble")).to_have_text(["Two", "Written with care"])
+
+
+async def test_a_stop_that_fails_says_so(open_page: Open, upstream: ScriptedUpstream, gate: Gate) -> None:
+    upstream.reply(["a", "b"], gate=gate)
+    page = await open_page()
+    await say(page, "Count")
+    gate.release()
+    await expect(page.locator(".answer .markdown")).to_have_text("a")
+    await page.route("**/stop", _refuse)
+    await page.click("#composer button")
+    await expect(page.locator("#hint p")).to_have_text("The service said no: Not this one.")
+
+
+async def test_a_connection_that_is_lost_says_so_until_it_is_back(
+    open_page: Open, upstream: ScriptedUpstream, gate: Gate
+) -> None:
+    upstream.reply(["a", "b"], gate=gate)
+    page = await open_page()
+    await say(page, "Count")
+    gate.release()
+    await expect(page.locator(".answer .markdown")).to_have_text("a")
+    await expect(page.locator("#away")).to_be_hidden()
+    await page.context.set_offline(True)
+    await expect(page.locator("#away")).to_have_text("Connection lost. It goes on as soon as the network is back.")
+    await page.context.set_offline(False)
+    await expect(page.locator("#away")).to_be_hidden()
+    # A service that is away while the network is there is seen with the next request.
+    await page.route("**/conversations", lambda route: route.abort())
+    await page.evaluate("dispatchEvent(new Event('focus'))")
+    await expect(page.locator("#away")).to_be_visible()
+    await page.unroute("**/conversations")
+    await page.evaluate("dispatchEvent(new Event('focus'))")
+    await expect(page.locator("#away")).to_be_hidden()
+    gate.open()
+    await answered(page)
+    await expect(page.locator(".answer .markdown")).to_have_text("ab")
+
+
+async def test_a_service_that_wants_tokens_says_whom_the_page_is_for(open_page: Open, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("")
+    private = ServiceProcess(tmp_path, auth="token", tokens_file=tmp_path / "tokens")
+    await private.start()
+    try:
+        page = await open_page(url=private.url)
+        await expect(page.locator("#thread")).to_contain_text("This service wants a token from each program")
+        await expect(page.locator("#box")).to_be_hidden()
+        await expect(page.locator(".new-chat").first).to_be_hidden()
+        await page.context.close()
+    finally:
+        private.close()

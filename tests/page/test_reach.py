@@ -132,6 +132,46 @@ async def test_all_that_a_mouse_does_the_keyboard_does(open_page: Open, upstream
     await expect(page.locator("#box")).to_be_focused()
 
 
+async def test_the_focus_is_at_the_box_when_the_button_that_was_pressed_is_gone(
+    open_page: Open, upstream: ScriptedUpstream, gate: Gate
+) -> None:
+    page = await open_page()
+    box = page.locator("#box")
+    await say(page, "First")
+    await answered(page)
+    for button, keys in ((".regenerate", ""), (".question .edit", "!"), (".try-again", "")):
+        if button == ".try-again":
+            upstream.raw([b'data: {"choices":[{"delta":{"content":"Half an"}}]}\n\n'])
+            await say(page, "Second")
+        await page.focus(button)
+        await page.keyboard.press("Enter")
+        if keys:
+            await page.keyboard.type(keys)
+            await page.keyboard.press("Enter")
+        await expect(box).to_be_focused()
+        await answered(page, await page.locator(".answer").count())
+        await expect(box).to_be_focused()
+    upstream.reply(["a", "b"], gate=gate)
+    await say(page, "Third")
+    gate.release()
+    await expect(page.locator(".answer .markdown").last).to_have_text("a")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".about").last).to_contain_text("Stopped.")
+    await expect(box).to_be_focused()
+
+
+async def test_copying_without_a_clipboard_leaves_the_focus(open_page: Open, upstream: ScriptedUpstream) -> None:
+    page = await open_page()
+    await say(page, "First")
+    await answered(page)
+    await page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error('plain http')))")
+    await page.focus(".answer [aria-label=Copy]")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".answer [aria-label=Copied]")).to_be_focused()
+    assert await page.evaluate("navigator.clipboard.readText()") == "Echo: First"
+
+
 async def test_enter_that_chooses_a_character_does_not_send(open_page: Open, upstream: ScriptedUpstream) -> None:
     page = await open_page()
     await page.fill("#box", "ni hao")
@@ -141,6 +181,20 @@ async def test_enter_that_chooses_a_character_does_not_send(open_page: Open, ups
     )
     await expect(page.locator("#box")).to_have_value("ni hao")
     assert upstream.requests == []
+    await page.press("#box", "Enter")
+    await answered(page)
+    # Safari ends the composition first, and says by a code whose key it was.
+    ends = "keyCode: 229, bubbles: true, cancelable: true"
+    for selector, opener in ((".edit-area", ".question .edit"), (".conversations input", "[data-role=rename]")):
+        await page.locator(opener).focus()
+        await page.keyboard.press("Enter")
+        for key in ("Enter", "Escape"):
+            await page.locator(selector).evaluate(
+                f"(n, key) => n.dispatchEvent(new KeyboardEvent('keydown', {{key, {ends}}}))", key
+            )
+        await expect(page.locator(selector)).to_be_focused()
+        await page.keyboard.press("Escape")
+    assert len(upstream.requests) == 1
 
 
 async def test_a_screen_reader_hears_that_an_answer_comes_and_is_complete_and_no_single_word(
@@ -214,6 +268,9 @@ async def test_on_a_phone_nothing_scrolls_sideways_and_the_list_is_a_drawer(
     await page.keyboard.press("Escape")
     await expect(page.locator("#sidebar")).to_be_hidden()
     await expect(page.locator("#menu")).to_be_focused()
+    await page.click("#menu")
+    await page.click(".conversations a")  # which is open already
+    await expect(page.locator("#sidebar")).to_be_hidden()
     await page.click("#menu")
     await page.click("#sidebar .new-chat")
     await expect(page.locator(".welcome")).to_be_visible()

@@ -93,7 +93,7 @@ async def test_markdown_becomes_what_it_means(open_page: Open) -> None:
         "<strong>bold</strong>",
         'href="https://example.org/"',
         "<code>code</code>",
-        '<li>two with <em>emphasis</em>',
+        "<li>two with <em>emphasis</em>",
         '<ol dir="auto">',
         '<blockquote dir="auto">',
         '<span class="code-language">python</span>',
@@ -123,7 +123,9 @@ async def test_markdown_becomes_what_it_means(open_page: Open) -> None:
 ENDLESS = {"numbers": "1. " * 4000, "quotations": ">" * 8000, "quotations in pieces": "> " * 4000}
 
 
-async def test_an_answer_that_no_parser_can_take_is_shown_as_it_stands(open_page: Open, upstream: ScriptedUpstream) -> None:
+async def test_an_answer_that_no_parser_can_take_is_shown_as_it_stands(
+    open_page: Open, upstream: ScriptedUpstream
+) -> None:
     page = await open_page()
     for count, text in enumerate(ENDLESS.values(), 1):
         upstream.reply([text[at : at + 400] for at in range(0, len(text), 400)])
