@@ -4,6 +4,7 @@ export type Status = 'streaming' | 'completed' | 'stopped' | 'interrupted' | 'fa
 export interface Usage { prompt_tokens: number, completion_tokens: number, total_tokens: number }
 export interface Failure { code: string, message: string, retryable: boolean }
 export interface ToolCall { id: string, name: string, arguments: string }
+export interface ToolResult { tool_call_id: string, content: string }
 export type Part = {type: 'text', text: string} | {type: 'image_url', image_url: {url: string}}
 
 /** `cursor`: what to resume after. `text` of an event is what is new; the answer's own `text` is all so far. */
@@ -31,6 +32,9 @@ export interface Message {
   completed_at?: string | null
   reasoning?: string | null
   tool_calls?: ToolCall[] | null
+  /** Of a `tool` message; where it is one, its `tool_call_id` stands beside its `content` too. */
+  tool_results?: ToolResult[]
+  tool_call_id?: string
   left_out?: number | null
 }
 export interface Fields { title?: string | null, system?: string | null, model?: string | null, metadata?: Record<string, unknown> }
@@ -80,6 +84,10 @@ export interface AskOptions extends ReadOptions {
   parent?: string | null
   model?: string
   system?: string
+  /** What tools have answered: one result, as `content` with its `tool_call_id`, or all of them and no `content`. */
+  role?: 'user' | 'tool'
+  tool_call_id?: string
+  tool_results?: ToolResult[]
   /** The Idempotency-Key; made by itself. */
   key?: string
   [field: string]: unknown
@@ -128,7 +136,7 @@ export interface Diagnosis { buffered: boolean, firstTickMs: number | null, gaps
 
 export interface Parley {
   /** Say something, and read the answer. It is asked once, however often the connection breaks. */
-  send(content: string | Part[], options?: AskOptions): Answer
+  send(content: string | Part[] | undefined, options?: AskOptions): Answer
   /** Another answer to the same message, as a sibling. */
   regenerate(id: string, options?: ReadOptions & {model?: string, key?: string, [field: string]: unknown}): Answer
   /** Read an answer from its start, or after a cursor; while it is written and when it is over. */

@@ -28,4 +28,11 @@ export async function list(): Promise<void> {
   shown.push(String(buffered), String(gapsMs[0]), new EventParser().lastEventId)
 }
 
+export async function useTools(answer: Message): Promise<string> {
+  const tool_results = (answer.tool_calls ?? []).map(call => ({tool_call_id: call.id, content: call.arguments}))
+  const {parent} = await send(undefined, {conversation: answer.conversation, role: 'tool', tool_results}).message
+  const asked = await connect().message(parent ?? '')
+  return asked.tool_call_id ?? asked.tool_results?.[0]?.content ?? ''
+}
+
 export const told = (error: unknown): string => (error instanceof ParleyError ? `${error.code} ${error.requestId}` : '')

@@ -237,7 +237,9 @@ async def test_on_a_phone_nothing_scrolls_sideways_and_the_list_is_a_drawer(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
     wide = (
-        "`"
+        "```"
+        + "l" * 90
+        + "\nx\n```\n\n`"
         + "x" * 300
         + "`\n\n```\n"
         + "y" * 300
@@ -248,12 +250,14 @@ async def test_on_a_phone_nothing_scrolls_sideways_and_the_list_is_a_drawer(
         + "\n|"
         + "-|" * 30
     )
-    upstream.reply([wide])
+    upstream.reply([wide], tool_calls=[("call_1", "t" * 90, "{}")])
     page = await open_page(viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True)
 
     async def fits() -> None:
         assert await page.evaluate("document.documentElement.scrollWidth") <= 320
         assert await page.evaluate("document.querySelector('#scroller').scrollWidth") <= 320
+        wide = "n => [...n.querySelectorAll('summary, .copy-code')].filter(m => m.getBoundingClientRect().right > 320)"
+        assert await page.locator("#thread").evaluate(wide + ".map(m => m.className || m.tagName)") == []
 
     await fits()
     await expect(page.locator("#sidebar")).to_be_hidden()
