@@ -124,13 +124,13 @@ test('a connection that falls silent is given up and resumed', async () => {
 
 test('signs of life count: who thinks for longer than the patience is waited for, over many connections', async () => {
   await control('reply', {pieces: ['one'], gate: true})
-  const answer = parley(PROXY, {patienceMs: 500}).send('Think')
+  const answer = parley(PROXY, {patienceMs: 1500}).send('Think')
   let cuts = 0
   let cutting
   try {
     await read(answer, async event => {
       if (event.type !== 'start') return
-      cutting = setInterval(() => control(cuts++ < 8 ? 'cut' : 'open'), 300)
+      cutting = setInterval(() => control(cuts++ < 10 ? 'cut' : 'open'), 400)
     })
   } finally {
     clearInterval(cutting)
