@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Any
 
 import uvloop
@@ -73,14 +73,13 @@ class Stream:
             return {"wrong": repr(error)}
         if told.wrong or told.text != self._script.text:
             return {"wrong": told.wrong or f"not the upstream's {len(self._script.text)} characters: {told.text[:200]}"}
-        start = response.raw.index(b"w0")
+        before, start = response.place(response.body.index(b"w0"))
         times = [moment for moment, come in response.reads if come > start]
-        before = list(takewhile(lambda chunk: b"w0" not in chunk, response.chunks))
         return {
             "first": times[0] - response.asked,
             "gaps": [later - earlier for earlier, later in pairwise(times)],
             "reads": len(times),
-            "writes": len(response.chunks) - len(before),
+            "writes": len(response.chunks) - before,
             "events": told.events,
         }
 

@@ -80,6 +80,20 @@ async def test_whatever_is_not_the_whole_answer_is_wrong(pieces: list[bytes]) ->
     assert (await _seen(pieces))["wrong"]
 
 
+async def test_a_first_token_that_was_cut_is_timed_from_its_first_byte() -> None:
+    at = event(0).index(b"w0") + 1
+    first, rest = event(0)[:at], event(0)[at:]
+    pieces = [HEAD, chunk(first), chunk(rest), *writes(SCRIPT)[1:]]
+    async with _server(pieces) as url:
+        stream = Stream(Job("openai", url, 0, 1, SCRIPT.model))
+        await stream.read(0)
+    seen, response = stream.seen(), stream.response
+    assert response is not None
+    assert (seen["events"], seen["writes"]) == (3, 5)
+    assert response.place(len(first) - 1) == (0, len(b"%x\r\n" % len(first)) + len(first) - 1)
+    assert response.place(len(first))[0] == 1
+
+
 async def test_nobody_there_is_a_wrong_answer_too() -> None:
     stream = Stream(Job("openai", "http://127.0.0.1:9/", 0, 1, SCRIPT.model))
     await stream.read(0)

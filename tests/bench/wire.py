@@ -41,6 +41,19 @@ class Response:
         """Return how long it took until its last byte had come."""
         return self.reads[-1][0] - self.asked
 
+    def place(self, at: int) -> tuple[int, int]:
+        """Return where a byte of the body came: the number of its chunk, and its place in `raw`."""
+        if self.chunks == [self.raw]:
+            return 0, at
+        place = 0
+        for number, chunk in enumerate(self.chunks):
+            place = self.raw.index(b"\r\n", place) + 2  # behind the chunk's size
+            if at < len(chunk):
+                return number, place + at
+            at -= len(chunk)
+            place += len(chunk) + 2
+        raise IndexError(at)
+
     def header(self, name: str) -> str | None:
         """Return a header's value, None where it has not come."""
         found = re.search(rb"\r\n%b: ?([^\r]*)" % re.escape(name.encode()), self.head, re.IGNORECASE)
