@@ -36,11 +36,11 @@ class Runner:
         "_max_buffered_bytes",
         "_measures",
         "_piping",
-        "_place",
         "_store",
         "_writer",
         "head",
         "live",
+        "place",
         "record",
     )
 
@@ -61,7 +61,8 @@ class Runner:
         self.live = live
         #: The message as it is stored; None until this runner has ended it.
         self.record: str | None = None
-        self._place = place
+        #: What ends with the answer.
+        self.place = place
         self._store = store
         self._measures = measures
         #: When the last token came, or the answer began; and has one come?
@@ -161,7 +162,7 @@ class Runner:
                 ending = self._interrupted
             reconciled = writer.reconciled
             outcome = await self._store.finish(
-                self.head, live.events, ending, writer.last_id, tail=tail, place=self._place
+                self.head, live.events, ending, writer.last_id, tail=tail, place=self.place
             )
             if outcome.finished == "done":
                 self.record = outcome.record

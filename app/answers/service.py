@@ -151,6 +151,32 @@ class Answers:
         return told
 
     async def _write(self, question: Question, options: dict[str, Any], told: "asyncio.Future[Asked]") -> None:
+        opened = await self._open(question, options, told)
+        del question, options, told  # not kept for as long as the answer is written
+        if opened is None:
+            return
+        runner, deltas = opened
+        del opened
+        ref = runner.head.ref
+        about_answer(message_id(*ref))
+        self._measures.answer_begun()
+        try:
+            async with self._abandonment.watch(runner):
+                await runner.run(deltas)
+        except Exception:  # a defect: nobody awaits this task, and recovery will end the answer
+            log.exception("A runner failed.")
+        finally:
+            # Where a failover has lost the answer, its id may be another one's now.
+            if self._running.get(ref) is runner:
+                del self._running[ref]
+            self._measures.answer_left()
+            if runner.record is None:  # else the end has given it back
+                self._limits.ended(runner.place)
+
+    async def _open(
+        self, question: Question, options: dict[str, Any], told: "asyncio.Future[Asked]"
+    ) -> tuple[Runner, Callable[[Sink], AsyncGenerator[Delta]]] | None:
+        """Tell whoever asks what has begun, and return the runner and what it is to write; None where nothing has."""
         name = f"{self._name}.{next(self._numbers)}"
         place = Place(question.owner, question.address, f"{question.conversation}.{name}")
         try:
@@ -161,18 +187,14 @@ class Answers:
             raise
         except Exception as error:  # noqa: BLE001 - whoever asks is told
             _refuse(told, error)
-            return
+            return None
         if isinstance(begun, Attached):
-            asked = Asked(begun.ref)
-        else:
-            runner = self._runner(begun.head, name, place)
-            asked = Asked(begun.head.ref, left, runner.live)
-            deltas = partial(self._asking.deltas, begun.head, question.system or begun.system, begun.records, options)
-        if not told.done():
-            told.set_result(asked)
-        del question, begun  # not kept for as long as the answer is written
-        if asked.live is not None:
-            await self._watched(runner, deltas, place)
+            _tell(told, Asked(begun.ref))
+            return None
+        runner = self._runner(begun.head, name, place)
+        _tell(told, Asked(begun.head.ref, left, runner.live))
+        system = question.system or begun.system
+        return runner, partial(self._asking.deltas, begun.head, system, begun.records, options)
 
     async def _begin(
         self, question: Question, name: str, place: Place, overdue: Callable[[], None]
@@ -208,23 +230,6 @@ class Answers:
             measures=self._measures,
         )
         return runner
-
-    async def _watched(self, runner: Runner, deltas: Callable[[Sink], AsyncGenerator[Delta]], place: Place) -> None:
-        ref = runner.head.ref
-        about_answer(message_id(*ref))
-        self._measures.answer_begun()
-        try:
-            async with self._abandonment.watch(runner):
-                await runner.run(deltas)
-        except Exception:  # a defect: nobody awaits this task, and recovery will end the answer
-            log.exception("A runner failed.")
-        finally:
-            # Where a failover has lost the answer, its id may be another one's now.
-            if self._running.get(ref) is runner:
-                del self._running[ref]
-            self._measures.answer_left()
-            if runner.record is None:  # else the end has given it back
-                self._limits.ended(place)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -354,6 +359,12 @@ class Answers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def _tell(told: "asyncio.Future[Asked]", asked: Asked) -> None:
+    """Tell whoever asks, if they still wait."""
+    if not told.done():
+        told.set_result(asked)
+
+
 def _tell_late(told: "asyncio.Future[Asked]") -> None:
     _refuse(
         told,
@@ -364,7 +375,7 @@ def _tell_late(told: "asyncio.Future[Asked]") -> None:
 
 
 def _refuse(told: "asyncio.Future[Asked]", error: Exception) -> None:
-    """Tell whoever asks, if they still wait."""
+    """As `_tell`."""
     if not told.done():
         told.set_exception(error)
         told.exception()  # asyncio is not to report it where they leave now
