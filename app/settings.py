@@ -17,8 +17,8 @@ from app.domain.startup import StartupError
 MOST_SECONDS = 315_360_000
 
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
-#: A lease is renewed every 0.4 s at the most often: a shorter one would lapse while its runner lives.
-Lease = Annotated[float, Field(ge=0.5, le=MOST_SECONDS, allow_inf_nan=False)]
+#: A shorter one lapses while its runner lives, and renewals are all that it does.
+Lease = Annotated[float, Field(ge=0.1, le=MOST_SECONDS, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         "acknowledged", description="what must have happened to an event before it is shown"
     )
     lease_seconds: Lease = Field(
-        3, description="how long a runner that gives no sign of life counts as alive; 0.5 or more"
+        3, description="how long a runner that gives no sign of life counts as alive; 0.1 or more"
     )
     redis_outage_seconds: Positive = Field(30, description="how long answers wait for a store that is away")
     max_buffered_bytes: Bytes = Field(

@@ -26,7 +26,9 @@ class Beats:
         """
         self._lease_ms = int(lease_seconds * 1000)
         self._ttl_ms = int(ttl_seconds * 1000)
-        self._each = max(1, int(lease_seconds / 3 / BEAT_SECONDS))
+        #: The pause between two beats, in seconds: no lease lapses between them.
+        self.seconds = min(BEAT_SECONDS, lease_seconds / 3)
+        self._each = max(1, int(lease_seconds / 3 / self.seconds))
         self._post = post
         self._count = 0
 

@@ -28,7 +28,7 @@ from app.domain.live_log import LiveLog
 from app.domain.measures import Measures
 from app.domain.startup import StartupError
 from app.store import keys
-from app.store.beats import BEAT_SECONDS, Beats
+from app.store.beats import Beats
 from app.store.commits import Call, Command, Commit, Waiting
 from app.store.connection import CONNECTION_ERRORS, REPLY_SECONDS, Connector, is_passing, pack, store_errors
 from app.store.link import Link, link
@@ -336,7 +336,7 @@ class Journal:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(self._beats.seconds)
             if self._writers:
                 self._beat_due = True
                 self._wake()

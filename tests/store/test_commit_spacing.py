@@ -42,7 +42,11 @@ async def test_with_many_answers_tokens_that_come_one_by_one_share_commits(journ
 @pytest.fixture
 def no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal reads no stop marks, so nothing is committed with them."""
-    monkeypatch.setattr(subject, "BEAT_SECONDS", 3600.0)
+
+    async def never(_: Journal) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Journal, "_beat", never)
 
 
 @pytest.fixture
