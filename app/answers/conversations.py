@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from app.answers.service import Answers, ref_of
+from app.answers.service import Answers
 from app.domain.errors import NotFound, UnknownModel
 from app.domain.events import dump
-from app.domain.ids import new_conversation
+from app.domain.ids import new_conversation, ref_of
 from app.domain.requests import ConversationFields
 from app.store.conversations import ConversationStore, Cursor, Snapshot
 

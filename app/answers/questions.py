@@ -13,7 +13,7 @@ from app.domain.ids import (
     derived_conversation,
     new_conversation,
     parse_conversation_id,
-    parse_message_id,
+    ref_of,
 )
 from app.domain.messages import derived_title, tool_record, user_record
 from app.domain.requests import NewMessage, Regenerate
@@ -38,7 +38,7 @@ class Questions:
         conversation, may_create = _conversation_of(owner, message, key)
         parent: int | None = None
         if message.parent is not None:
-            parent = _ref(message.parent).number
+            parent = ref_of(message.parent).number
         elif "parent" in message.model_fields_set:
             parent = 0
         now = now_ms()
@@ -146,7 +146,7 @@ def _conversation_of(owner: str, message: NewMessage, key: str | None) -> tuple[
     """Return the conversation that a message goes to, and whether it may be a new one."""
     named = parse_conversation_id(message.conversation) if message.conversation is not None else None
     if message.parent is not None:
-        parent = _ref(message.parent).conversation
+        parent = ref_of(message.parent).conversation
         if named not in (None, parent):
             errors = [{"field": "parent", "message": "is a message of another conversation"}]
             raise InvalidRequest("`parent` and `conversation` do not agree.", errors=errors)
@@ -165,12 +165,6 @@ def _says(record: dict[str, Any], message: NewMessage) -> bool:
 
 def _nothing_to_resume() -> BadCursor:
     return BadCursor("No answer to this is known, so there is nothing to resume. Send it without Last-Event-ID.")
-
-
-def _ref(text: str) -> MessageRef:
-    ref = parse_message_id(text)
-    assert ref is not None  # its form was checked with the request's
-    return ref
 
 
 def _digest(what: str, body: BaseModel) -> str:

@@ -22,13 +22,14 @@ from app.domain.errors import (
     BadCursor,
     ConversationBusy,
     NotAnAnswer,
+    ParleyError,
     RateLimited,
     ShuttingDown,
     StoreUnavailable,
     TooBusy,
 )
 from app.domain.events import Event
-from app.domain.ids import MessageRef, message_id, parse_message_id
+from app.domain.ids import MessageRef, message_id, ref_of
 from app.domain.limits import Allowance
 from app.domain.live_log import LiveLog
 from app.domain.log_context import about_answer
@@ -47,7 +48,7 @@ log = logging.getLogger("parley.answers")
 _NOT_STOPPED = "The answer could not be stopped yet. Try again shortly."
 
 #: How often a POST that meets a dead answer, or a DELETE that stops one, may find yet another one in its way.
-BEGIN_TRIES = 3
+MOST_TRIES = 3
 #: How long a request waits for the end of an answer that it has stopped.
 STOP_SECONDS = 30.0
 
@@ -185,7 +186,9 @@ class Answers:
         except asyncio.CancelledError:
             _refuse(told, ShuttingDown("This process is shutting down. Send the message again."))
             raise
-        except Exception as error:  # noqa: BLE001 - whoever asks is told
+        except Exception as error:
+            if told.done() and not isinstance(error, ParleyError):
+                log.exception("An answer could not be begun.")  # a defect, of which nobody else hears
             _refuse(told, error)
             return None
         if isinstance(begun, Attached):
@@ -203,7 +206,7 @@ class Answers:
         window = window_bytes(self._asking.largest_window)
         begun: Begun | Attached | None = None
         try:
-            for last in (*[False] * (BEGIN_TRIES - 1), True):
+            for last in (*[False] * (MOST_TRIES - 1), True):
                 try:
                     begun = await self._store.begin(question, name, self.models[0], window, overdue)
                     break
@@ -334,7 +337,7 @@ class Answers:
 
     async def delete(self, owner: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped first. Raises ConversationBusy where others begin all the time."""
-        for last in (*[False] * (BEGIN_TRIES - 1), True):  # another one may begin behind the one that was stopped
+        for last in (*[False] * (MOST_TRIES - 1), True):  # another one may begin behind the one that was stopped
             try:
                 await self._conversations.delete(owner, conversation)
             except ConversationBusy as busy:
@@ -379,10 +382,3 @@ def _refuse(told: "asyncio.Future[Asked]", error: Exception) -> None:
     if not told.done():
         told.set_exception(error)
         told.exception()  # asyncio is not to report it where they leave now
-
-
-def ref_of(text: str) -> MessageRef:
-    """Return what a message's id names, one that was checked before, or is our own."""
-    ref = parse_message_id(text)
-    assert ref is not None
-    return ref

@@ -51,3 +51,10 @@ def parse_message_id(text: str) -> MessageRef | None:
     """Return what `msg_…_<number>` names, or None where the text is no such id."""
     match = _MESSAGE.fullmatch(text)
     return MessageRef(match[1], int(match[2])) if match else None
+
+
+def ref_of(text: str) -> MessageRef:
+    """Return the same of an id that was checked before, or is our own."""
+    ref = parse_message_id(text)
+    assert ref is not None
+    return ref

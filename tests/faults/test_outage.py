@@ -16,7 +16,7 @@ from tests.support.proxy import Proxy
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
 from tests.support.service import NO_LIMITS
-from tests.support.store import StoreProcess
+from tests.support.store import StoreProcess, prolonged
 
 WORDS = [f"{number} " for number in range(1, 61)]
 
@@ -340,11 +340,7 @@ async def test_a_runner_that_waits_for_its_model_lives_though_the_store_is_full(
             await own_redis.config_set("maxmemory-policy", "noeviction")
             await own_redis.config_set("maxmemory", 1)
             for _ in range(4):  # renewals: more than a lease
-                left = await own_redis.pttl(lease)
-                while (now := await own_redis.pttl(lease)) <= left:
-                    left = now
-                    assert left > 0
-                    await asyncio.sleep(0.01)
+                await prolonged(own_redis, lease)
             async with session.get(f"{two.url}/messages/{reader.answer}") as seen:
                 assert (await seen.json())["status"] == "streaming"
             await own_redis.config_set("maxmemory", 0)

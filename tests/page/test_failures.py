@@ -15,6 +15,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 TOO_LARGE = "x" * 300_000
 
 
+async def _after_one(open_page: Open) -> Page:
+    """Return a page on which one message has been answered."""
+    page = await open_page()
+    await say(page, "First")
+    await answered(page)
+    return page
+
+
 async def _refuse(route: Route) -> None:
     await route.fulfill(
         status=422, content_type="application/problem+json", body='{"detail": "Not this one.", "code": "no"}'
@@ -22,9 +30,7 @@ async def _refuse(route: Route) -> None:
 
 
 async def test_another_message_takes_the_place_of_one_that_failed(open_page: Open, upstream: ScriptedUpstream) -> None:
-    page = await open_page()
-    await say(page, "First")
-    await answered(page)
+    page = await _after_one(open_page)
     await say(page, TOO_LARGE)
     await expect(page.locator(".try-again")).to_be_visible()
     await say(page, "Second")
@@ -36,9 +42,7 @@ async def test_another_message_takes_the_place_of_one_that_failed(open_page: Ope
 async def test_another_answer_takes_the_place_of_a_message_that_failed(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
-    page = await open_page()
-    await say(page, "First")
-    await answered(page)
+    page = await _after_one(open_page)
     await say(page, TOO_LARGE)
     await expect(page.locator(".try-again")).to_be_visible()
     await page.click(".regenerate")
@@ -50,9 +54,7 @@ async def test_another_answer_takes_the_place_of_a_message_that_failed(
 async def test_a_message_follows_what_was_there_before_another_answer_was_refused(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
-    page = await open_page()
-    await say(page, "First")
-    await answered(page)
+    page = await _after_one(open_page)
     await page.route("**/regenerate", _refuse)
     await page.click(".regenerate")
     await expect(page.locator(".problem p")).to_have_text("The service said no: Not this one.")
@@ -65,9 +67,7 @@ async def test_a_message_follows_what_was_there_before_another_answer_was_refuse
 async def test_an_edit_that_failed_leaves_the_versions_that_there_are(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
-    page = await open_page()
-    await say(page, "First")
-    await answered(page)
+    page = await _after_one(open_page)
     await page.route("**/messages", _refuse)
     await page.hover(".question")
     await page.click(".question .edit")
@@ -150,9 +150,7 @@ async def test_a_message_that_is_sent_where_its_conversation_could_not_be_read_f
 async def test_what_was_read_before_a_message_was_sent_does_not_take_it_away(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
-    page = await open_page()
-    await say(page, "First")
-    await answered(page)
+    page = await _after_one(open_page)
     go = await _late(page)
     async with page.expect_request("**/conversations/conv_*"):
         await page.evaluate("dispatchEvent(new Event('focus'))")

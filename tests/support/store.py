@@ -73,3 +73,12 @@ class StoreProcess:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
+
+
+async def prolonged(redis: Any, key: str) -> None:
+    """Wait until a key's lifetime is longer than just before. Fails where it has none, or ends."""
+    left = await redis.pttl(key)
+    while (now := await redis.pttl(key)) <= left:
+        left = now
+        assert left > 0
+        await asyncio.sleep(0.01)

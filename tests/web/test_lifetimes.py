@@ -7,6 +7,7 @@ from tests.conftest import Start
 from tests.support.browser import ask, get
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.store import prolonged
 
 
 async def test_what_is_written_stays_while_it_is_written(start: Start, redis: Any, upstream: ScriptedUpstream) -> None:
@@ -20,11 +21,7 @@ async def test_what_is_written_stays_while_it_is_written(start: Start, redis: An
         names = sorted(name for name in await redis.keys("chat:*") if ":lease:" not in name)
         assert [name.partition("}")[2] for name in names] == ["", ":events:2", ":messages"]
         for name in names:
-            left = await redis.pttl(name)
-            while (now := await redis.pttl(name)) <= left:  # longer than before, though nothing is written
-                left = now
-                assert left > 0
-                await asyncio.sleep(0.01)
+            await prolonged(redis, name)  # though nothing is written
         gate.open()
         await reader.read(response)
     assert reader.end is not None
