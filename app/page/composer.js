@@ -6,10 +6,11 @@ import {t} from './i18n.js'
 export class Composer {
   #answering = false
 
-  /** `send(text)` and `stop()` are what the button and the keys do. */
-  constructor(form, {send, stop}) {
+  /** `send(text)` and `stop()` are what the button and the keys do; nothing is sent before the promise `ready`. */
+  constructor(form, {ready, send, stop}) {
     this.box = form.querySelector('textarea')
     this.button = form.querySelector('button')
+    this.ready = ready
     this.send = send
     this.stop = stop
     form.addEventListener('submit', event => {
@@ -52,9 +53,10 @@ export class Composer {
 
   focus() { this.box.focus() }
 
-  #submit() {
+  async #submit() {
+    await this.ready
     const text = this.box.value.trim()
-    if (!text) return
+    if (!text || this.#answering) return
     this.box.value = ''
     this.#fit()
     this.send(text)

@@ -15,7 +15,9 @@ const NARROW = matchMedia('(max-width: 760px)')
 translate(document)
 
 const follower = new Follower($('#scroller'), $('#latest'))
-const composer = new Composer($('#composer'), {send: text => chat.send(text), stop: () => chat.stop()})
+let begin
+const ready = new Promise(resolve => { begin = resolve })
+const composer = new Composer($('#composer'), {ready, send: text => chat.send(text), stop: () => chat.stop()})
 const thread = new Thread($('#thread'), {
   show: (id, step) => chat.show(id, step),
   edit: (message, text) => chat.edit(message, text),
@@ -120,8 +122,11 @@ for (const link of document.querySelectorAll('.new-chat')) {
 }
 addEventListener('popstate', () => { if (!location.hash && chat.id) open() })
 
-if (await list()) await open() // the first one makes the owner's cookie, before anything else asks
-else {
+if (await list()) { // it makes the owner's cookie, before anything else asks
+  const opened = open()
+  begin()
+  await opened
+} else {
   thread.say(t('forPrograms'))
   for (const node of document.querySelectorAll('.new-chat, #menu, .foot')) node.hidden = true
 }

@@ -100,6 +100,31 @@ async def _late(page: Page) -> asyncio.Event:
     return go
 
 
+async def test_a_message_that_is_sent_before_the_page_has_begun_waits_in_its_box(
+    open_page: Open, upstream: ScriptedUpstream
+) -> None:
+    page = await open_page()
+    await page.context.clear_cookies()  # somebody new: the first answer of the service makes the owner
+    go = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await go.wait()
+        await route.continue_()
+
+    await page.route("**/conversations", hold)
+    await page.reload()
+    await say(page, "Hello")
+    await expect(page.locator("#box")).to_have_value("Hello")
+    assert upstream.requests == []
+    go.set()
+    await answered(page)
+    await expect(page.locator(".bubble")).to_have_text(["Hello"])
+    await page.unroute("**/conversations")
+    await page.reload()  # it is the owner's who comes again
+    await answered(page)
+    await expect(page.locator(".bubble")).to_have_text(["Hello"])
+
+
 async def test_a_message_that_is_sent_before_its_conversation_is_shown_follows_what_is_there(
     open_page: Open, upstream: ScriptedUpstream
 ) -> None:
