@@ -10,12 +10,15 @@ import secrets
 from typing import NamedTuple
 
 _CONVERSATION = re.compile(r"conv_([0-9a-f]{32})")
-# Numbers start at 1 and have no leading zero, so that a message has one spelling only.
+# Numbers have no leading zero, so that a message has one spelling only.
 _MESSAGE = re.compile(r"msg_([0-9a-f]{32})_([1-9][0-9]{0,8})")
+
+#: The number of a conversation's first message.
+FIRST_NUMBER = 1
 
 
 class MessageRef(NamedTuple):
-    """A message: the 32 hex digits of its conversation, and its number there (from 1)."""
+    """A message: the 32 hex digits of its conversation, and its number there."""
 
     conversation: str
     number: int

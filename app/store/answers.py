@@ -14,7 +14,7 @@ from app.domain.errors import (
     ParleyError,
 )
 from app.domain.events import TEXT_KINDS, Event
-from app.domain.ids import MessageRef, message_id
+from app.domain.ids import FIRST_NUMBER, MessageRef, message_id
 from app.domain.measures import Measures
 from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of
 from app.domain.spans import NO_SPANS, Spans
@@ -153,7 +153,7 @@ class AnswerStore:
         if question.idempotency_key is not None:
             names.append(keys.idempotency(conversation, question.idempotency_key))
         with self._spans.within("begin"):
-            reply = await self._journal.run_script(
+            asked = self._journal.run_script(
                 scripts.BEGIN,
                 names,
                 [
@@ -180,12 +180,16 @@ class AnswerStore:
                 ],
                 overdue=overdue,
             )
+            if question.may_create:  # with the same commit; where nothing is begun, reading the list takes it out again
+                self._owners.begin(question.owner, conversation, question.asked_at)
+            reply = await asked
         match reply:
             case ["begun", number, parent, depth, model, system, created, *records]:
                 estimate = _tokens(min(sum(map(len, records)), window_bytes)) if self._limits.counts_tokens else 0
                 ref = MessageRef(conversation, number)
                 head = AnswerHead(ref, parent, depth, model, int(created), estimate, question.address)
-                self._owners.put(question.owner, conversation, int(created))
+                if not (question.may_create and parent == FIRST_NUMBER):
+                    self._owners.put(question.owner, conversation, int(created))
                 return Begun(head, system or None, records)
             case ["attach", number]:
                 return Attached(MessageRef(conversation, number))

@@ -12,7 +12,7 @@ meanwhile. The task `_run` connects, recovers, and otherwise waits for the link 
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -148,7 +148,7 @@ class Journal:
         # It belongs to whom it interrupts: that circle would keep an answer that is over until the collector comes.
         writer.interrupt = _ignore
 
-    async def run_script(
+    def run_script(
         self,
         script: Script,
         names: list[str],
@@ -156,20 +156,19 @@ class Journal:
         *,
         patience: float | None = CALL_PATIENCE_SECONDS,
         overdue: Callable[[], None] | None = None,
-    ) -> Any:
-        """Run a journaled script with the next commit and return its reply.
+    ) -> Awaitable[Any]:
+        """Run a journaled script with the next commit, and what is posted right behind this call with it; await the reply.
 
         It may be sent twice where a connection is lost, so it has to be one that can be repeated. Raises StoreFull, and
         StoreUnavailable after `patience` seconds (None: waits for as long as it takes, and for its turn as tokens do).
         `overdue` as in `ask`.
         """
-        with store_errors():
-            return await self.ask("EVALSHA", script.sha, len(names), *names, *args, patience=patience, overdue=overdue)
+        command = ("EVALSHA", script.sha, len(names), *names, *args)
+        return _reply_of(self.ask(*command, patience=patience, overdue=overdue))
 
     async def call(self, *command: str | int, patience: float | None = CALL_PATIENCE_SECONDS) -> Any:
         """Send one command that can be repeated with the next commit; as `run_script`."""
-        with store_errors():
-            return await self.ask(*command, patience=patience)
+        return await _reply_of(self.ask(*command, patience=patience))
 
     def ask(
         self,
@@ -390,6 +389,11 @@ class Journal:
     def _interrupt_all(self) -> None:
         for writer in tuple(self._writers.values()):
             writer.interrupt(Interrupt.OUTAGE)
+
+
+async def _reply_of(asked: asyncio.Future[Any]) -> Any:
+    with store_errors():
+        return await asked
 
 
 def _ignore(_: object) -> None:

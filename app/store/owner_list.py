@@ -1,4 +1,4 @@
-"""The owner's list of conversations. It lies in another slot than they do: written after them, and repaired on reading."""
+"""The owner's list of conversations. It lies in another slot than they do: written behind them, and repaired on reading."""
 
 from app.store import keys
 from app.store.journal import Journal
@@ -11,6 +11,11 @@ class OwnerLists:
         """`ttl_ms`: how long a list stays after its owner's last activity, as the conversations do; 0: for ever."""
         self._journal = journal
         self._ttl_ms = ttl_ms
+
+    def begin(self, owner: str, conversation: str, activity: int) -> None:
+        """List a new conversation; one that is listed stays where it is."""
+        self._journal.post("ZADD", keys.owner_conversations(owner), "NX", activity, conversation)
+        self.keep(owner)
 
     def put(self, owner: str, conversation: str, activity: int, *options: str) -> None:
         """List a conversation at the time of its last activity, in milliseconds. `options`: of ZADD."""

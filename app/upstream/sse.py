@@ -32,13 +32,14 @@ class EventFramer:
         self._size = 0
         self._after_cr = False  # a "\n" that comes next belongs to the "\r" that was taken as the end of a line
         self._at_start = True
-        self._between_events = False
+        self._between_events = True
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of every event that is now complete; an event without data is none."""
         # The common case, whole events of one line each, mostly one: a few searches instead of lists of lines.
         if self._between_events and data[:6] == b"data: " and data[-2:] == b"\n\n" and len(data) <= MAX_EVENT_BYTES:
             inner = data[6:-2]
+            self._at_start = False  # that is no byte order mark
             if inner and _CR not in inner:
                 if _LF not in inner:
                     return [inner]
@@ -81,7 +82,7 @@ class EventFramer:
                 self.overflow = True
                 break
             if self._at_start:
-                self._at_start = False
+                self._at_start = False  # that is no byte order mark
                 line = line.removeprefix(_BOM)  # noqa: PLW2901 - the line itself is meant
             if line:
                 self._take_field(*line.partition(b":")[::2])

@@ -68,19 +68,20 @@ async def test_without_limits_a_post_is_one_script_and_one_entry_of_the_list(
     assert (seen["evalsha"], seen["zadd"], seen.get("zrem", 0)) == (2, 2, 0)
 
 
-async def test_an_answer_that_comes_at_once_is_four_round_trips(
+async def test_an_answer_that_comes_at_once_is_three_round_trips_and_in_an_old_conversation_four(
     client: Client, redis: Any, upstream: ScriptedUpstream
 ) -> None:
-    """Its limits, its begin, the list, and the text and the end with all that goes with it."""
+    """Its limits, its begin with the list, and the text and the end with all that goes with it."""
     script = reply(["x"])
     upstream.default = lambda _: replace(script, steps=[b"".join(script.steps)])
-    await ask(client, "Hi")
-    seen = []
-    for _ in range(10):
-        before = await reads_of(redis)
-        await ask(client, "Hi")
-        seen.append(await reads_of(redis) - before - 1)  # the second INFO
-    assert min(seen) == 4  # the others: what comes by the clock
+    old = (await ask(client, "Hi"))["conversation"]
+    for further, trips in (({}, 3), ({"conversation": old}, 4)):
+        seen = []
+        for _ in range(10):
+            before = await reads_of(redis)
+            await ask(client, "Hi", **further)
+            seen.append(await reads_of(redis) - before - 1)  # the second INFO
+        assert min(seen) == trips  # the others: what comes by the clock
 
 
 async def test_an_end_that_comes_later_is_a_round_trip_of_its_own(

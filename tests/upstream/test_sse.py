@@ -31,10 +31,20 @@ LINES = st.sampled_from(
 def test_whole_events_mean_the_same_as_their_bytes_one_by_one(before: bytes, lines: list[str], end: str) -> None:
     stream = end.join([*lines, "", ""]).encode()
     at_once, one_by_one = EventFramer(), EventFramer()
-    assert at_once.feed(before) == one_by_one.feed(before)
+    if before:
+        assert at_once.feed(before) == one_by_one.feed(before)
     events = [event for at in range(len(stream)) for event in one_by_one.feed(stream[at : at + 1])]
     assert at_once.feed(stream) == events
     assert at_once.feed(b"data: next\n\n") == one_by_one.feed(b"data: next\n\n")
+
+
+def test_a_byte_order_mark_counts_as_none_at_the_beginning_only() -> None:
+    marked = b"\xef\xbb\xbfdata: a\n\n"
+    assert EventFramer().feed(marked) == [b"a"]
+    for first in (b"data: b\n\n", b"data: b\n", b"\n"):
+        framer = EventFramer()
+        framer.feed(first)
+        assert framer.feed(marked) == ([] if first != b"data: b\n" else [b"b"])  # a field of that name, which is none
 
 
 def test_an_event_that_comes_at_once_may_be_as_large_as_one_in_parts() -> None:

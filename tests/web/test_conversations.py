@@ -158,6 +158,22 @@ async def test_the_list_mends_itself(client: Client, redis: Any) -> None:
     await redis.delete(f"chat:{{{gone.removeprefix('conv_')}}}:messages")
 
 
+async def test_a_first_message_that_is_repeated_moves_nothing_in_the_list_and_adds_nothing_to_it(
+    client: Client, redis: Any
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    older = (await ask(client, "Hi", headers=key))["conversation"]
+    newer = (await ask(client, "Hi"))["conversation"]
+    assert (await ask(client, "Hi", headers=key))["conversation"] == older
+    assert [row["id"] for row in (await get(client, "/conversations"))["conversations"]] == [newer, older]
+    async with client.delete(f"/conversations/{older}") as response:
+        assert response.status == 204
+    await ask(client, "Hi", headers=key, status=404)
+    assert [row["id"] for row in (await get(client, "/conversations"))["conversations"]] == [newer]
+    (name,) = await redis.keys("owner:*")
+    assert await redis.zcard(name) == 1
+
+
 async def test_a_deleted_conversation_is_gone_with_all_its_keys(client: Client, redis: Any) -> None:
     conversation = (await ask(client, "Hi"))["conversation"]
     path = f"/conversations/{conversation}"
