@@ -1,6 +1,7 @@
 """The log: one line for each request, with ids; never what people say or what opens doors."""
 
 import asyncio
+import io
 import json
 import logging
 import re
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, CookieJar
 
-from app.domain.log_context import about_request
-from app.logs import JsonLines
+from app.domain.log_context import about_request, known
+from app.logs import BUNDLE_LINES, Bundles, JsonLines, Lines
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.service import ServiceProcess
@@ -238,3 +239,34 @@ async def test_what_is_about_one_request_is_not_said_of_the_next() -> None:
     assert json.loads(await asyncio.create_task(other()))["request_id"] == "two"
     line = json.loads(JsonLines().format(logging.LogRecord("x", logging.INFO, "", 0, "m", (), None)))
     assert line["request_id"] == "one"
+
+
+async def test_the_lines_of_requests_are_written_together_in_order_each_with_its_own_ids() -> None:
+    written = io.StringIO()
+    target = logging.StreamHandler(written)
+    target.setFormatter(Lines(several=False))
+    logger = logging.Logger("x")  # noqa: LOG001 - this test's alone
+    logger.addHandler(bundles := Bundles(target))
+
+    def said() -> list[str]:
+        return re.findall(r": (\w+)", written.getvalue())
+
+    for name in ("one", "two"):
+        about_request(name)
+        logger.info(name, extra={"about": known()})
+    about_request("three")
+    assert said() == []
+    logger.warning("three")  # what is no request's line waits for nothing
+    assert said() == ["one", "two", "three"]
+    logger.info("four", extra={"about": {}})
+    assert said() == ["one", "two", "three"]
+    async with asyncio.timeout(10):
+        while len(said()) < 4:
+            await asyncio.sleep(0.01)
+    assert re.findall(r"request_id=(\w+)", written.getvalue()) == ["one", "two", "three"]
+    for number in range(BUNDLE_LINES):
+        logger.info("n%d", number, extra={"about": {}})
+    assert said()[4:] == [f"n{number}" for number in range(BUNDLE_LINES)]
+    logger.info("last", extra={"about": {}})
+    bundles.close()
+    assert said()[-1] == "last"

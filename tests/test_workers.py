@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import resource
+import secrets
 import signal
 import socket
 import tempfile
@@ -104,9 +105,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-def served_by(service: ServiceProcess, about: str = "") -> list[int]:
-    """Return which worker has answered, for each access line, or each that names an answer."""
-    return [int(pid) for pid in re.findall(rf"\[(\d+)\] parley\.access: .*{about}", service.log)]
+async def served_by(service: ServiceProcess, about: str, count: int = 1) -> list[int]:
+    """Return which worker has answered each of the requests that are about an answer, or have an id, once all are logged."""
+    async with asyncio.timeout(10):
+        while True:
+            found = [int(pid) for pid in re.findall(rf"\[(\d+)\] parley\.access: .*{about}", service.log)]
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.01)
 
 
 async def _met_by_a_worker(browser: ClientSession, service: ServiceProcess) -> None:
@@ -120,13 +126,11 @@ async def _met_by_a_worker(browser: ClientSession, service: ServiceProcess) -> N
 
 async def server_of(session: ClientSession, service: ServiceProcess, path: str) -> int:
     """Ask, and return which worker has answered."""
-    before = len(served_by(service))
-    async with session.get(f"{service.url}{path}"):
+    name = secrets.token_hex(8)
+    async with session.get(f"{service.url}{path}", headers={"X-Request-ID": name}):
         pass
-    async with asyncio.timeout(10):
-        while len(served_by(service)) == before:
-            await asyncio.sleep(0.01)
-    return served_by(service)[-1]
+    (pid,) = await served_by(service, name)
+    return pid
 
 
 async def test_all_workers_answer_on_one_port_and_have_one_store(
@@ -172,7 +176,7 @@ async def test_an_answer_that_one_worker_writes_is_read_at_the_other_exactly_whi
     assert [reader.text for reader in (first, *readers)] == ["".join(pieces)] * 13
     assert all(reader.end == first.end for reader in readers)
     # Twelve connections: once in 2048 times all go to one.
-    assert set(served_by(shared, about=first.answer)) == set(workers(shared))
+    assert set(await served_by(shared, first.answer, 13)) == set(workers(shared))
 
 
 async def test_a_killed_workers_answers_end_as_interrupted_and_another_takes_its_place(

@@ -60,7 +60,7 @@ class Runner:
         self.head = head
         self.live = live
         #: The message as it is stored; None until this runner has ended it.
-        self.record: str | None = None
+        self.record: dict[str, Any] | None = None
         #: What ends with the answer.
         self.place = place
         self._store = store

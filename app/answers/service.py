@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
-
 from app.answers.asking import Asking
 from app.answers.questions import Questions
 from app.answers.readers import Abandonment
@@ -294,7 +292,7 @@ class Answers:
         if runner is not None:
             await until(runner.live, lambda: runner.live.over)
             if runner.record is not None:
-                return wire_message(ref, msgspec.json.decode(runner.record))  # the store need not be asked
+                return wire_message(ref, runner.record)  # the store need not be asked
         async with self.read(owner, ref, granted=granted) as live:
             await until(live, lambda: live.over)
         view = await self._answer(owner, ref)

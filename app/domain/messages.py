@@ -67,32 +67,30 @@ def tool_record(results: list[dict[str, str]], created_at: int) -> str:
     return dump({"role": "tool", "tool_results": results, "created_at": created_at})[1:]
 
 
-def ended_record(head: AnswerHead, events: Sequence[Event], ending: Ending, completed_at: int) -> str:
-    """Return an answer that has ended as the store keeps it, its texts taken from its events."""
+def ended_record(head: AnswerHead, events: Sequence[Event], ending: Ending, completed_at: int) -> dict[str, Any]:
+    """Return an answer that has ended as the store keeps it (as JSON), its texts taken from its events."""
     reasoning = text_of(events, "reasoning")
     tool_calls = [json.loads(event.data) for event in events if event.kind == "tool_call"]
     notices = [json.loads(event.data) for event in events if event.kind == "notice"]
     left_out = [notice["left_out"] for notice in notices if notice["code"] == "context_trimmed"]
-    return dump(
-        {
-            "parent": head.parent,
-            "depth": head.depth,
-            "role": "assistant",
-            "status": ending.status,
-            "asked": head.model,
-            "model": ending.model,
-            "created_at": head.created_at,
-            "completed_at": completed_at,
-            "finish_reason": ending.finish_reason,
-            "usage": ending.usage,
-            "error": ending.error,
-            "content": text_of(events, "message"),
-            **({"reasoning": reasoning} if reasoning else {}),
-            **({"tool_calls": tool_calls} if tool_calls else {}),
-            **({"left_out": left_out[-1]} if left_out else {}),
-            "parts": parts_of(events),
-        }
-    )
+    return {
+        "parent": head.parent,
+        "depth": head.depth,
+        "role": "assistant",
+        "status": ending.status,
+        "asked": head.model,
+        "model": ending.model,
+        "created_at": head.created_at,
+        "completed_at": completed_at,
+        "finish_reason": ending.finish_reason,
+        "usage": ending.usage,
+        "error": ending.error,
+        "content": text_of(events, "message"),
+        **({"reasoning": reasoning} if reasoning else {}),
+        **({"tool_calls": tool_calls} if tool_calls else {}),
+        **({"left_out": left_out[-1]} if left_out else {}),
+        "parts": parts_of(events),
+    }
 
 
 def head_of(ref: MessageRef, record: dict[str, Any]) -> AnswerHead:

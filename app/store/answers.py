@@ -13,7 +13,7 @@ from app.domain.errors import (
     NotFound,
     ParleyError,
 )
-from app.domain.events import TEXT_KINDS, Event
+from app.domain.events import TEXT_KINDS, Event, dump
 from app.domain.ids import FIRST_NUMBER, MessageRef, message_id
 from app.domain.measures import Measures
 from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of
@@ -76,7 +76,7 @@ class Outcome(NamedTuple):
 
     finished: Finished
     end: Event
-    record: str
+    record: dict[str, Any]
 
 
 class RunningLog(NamedTuple):
@@ -231,7 +231,7 @@ class AnswerStore:
                     ref.number,
                     last_id or "",
                     entry_id(position),
-                    record,
+                    dump(record),
                     now,
                     self._ttl_ms,
                     self._log_ttl_ms,

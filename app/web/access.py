@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from app.domain.ids import parse_message_id
-from app.domain.log_context import about_answer, about_request
+from app.domain.log_context import about_answer, about_request, known
 from app.domain.measures import Measures
 from app.domain.spans import NO_SPANS, Spans
 from app.web.problems import CODE, ID, request_id_of
@@ -89,7 +89,7 @@ class Access:
         if gone:
             fields["gone"] = True
             words = f"{words}: the client went"
-        log.log(level, words, fields, extra={"fields": fields})
+        log.log(level, words, fields, extra={"fields": fields, "about": known()})
         return status
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from aiohttp import HttpVersion11, web
@@ -134,10 +135,13 @@ def idempotency_key_of(request: web.Request) -> str | None:
 
 def wants_json(request: web.Request) -> bool:
     """Does the client want the answer in one piece? An event stream is the default. Raises NotAcceptable."""
+    return _prefers_json(",".join(request.headers.getall("Accept", ())))
+
+
+@lru_cache(64)
+def _prefers_json(accept: str) -> bool:
     weights = {
-        match[1].lower(): float(match[2] or 1)
-        for item in ",".join(request.headers.getall("Accept", ())).split(",")
-        if (match := _RANGE.match(item))
+        match[1].lower(): float(match[2] or 1) for item in accept.split(",") if (match := _RANGE.match(item))
     } or {"*/*": 1.0}
     stream, whole = _weight(weights, "text/event-stream"), _weight(weights, "application/json")
     if not (stream[0] or whole[0]):

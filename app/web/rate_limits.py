@@ -4,6 +4,7 @@ Format: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from app.domain.limits import Allowance
 
@@ -22,8 +23,12 @@ def rate_headers(allowances: Sequence[Allowance]) -> dict[str, str]:
         return {}
     policies, states = [], []
     for policy, limit, window, remaining, reset in allowances:
-        within = f";w={window}" if window is not None else ""
-        until = f";t={reset}" if reset is not None else ""
-        policies.append(f'"{policy}";q={limit}{within}{_UNITS.get(policy, "")}')
-        states.append(f'"{policy}";r={remaining}{until}')
+        policies.append(_policy(policy, limit, window))
+        states.append(f'"{policy}";r={remaining}' if reset is None else f'"{policy}";r={remaining};t={reset}')
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
+
+
+@lru_cache(64)  # there are five
+def _policy(policy: str, limit: int, window: int | None) -> str:
+    within = f";w={window}" if window is not None else ""
+    return f'"{policy}";q={limit}{within}{_UNITS.get(policy, "")}'

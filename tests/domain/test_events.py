@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.events import TEXT_KINDS, Event, Kind, events_after, numbered, parts_of, pieces_of, text_of
+from app.domain.events import TEXT_KINDS, Event, Kind, dump, events_after, numbered, parts_of, pieces_of, text_of
 from app.domain.ids import MessageRef
 from app.domain.messages import AnswerHead, Ending, ended_record, replayed, wire_message
 
@@ -86,7 +86,7 @@ def test_a_stored_answer_replays_the_events_that_its_readers_saw(what: list[tupl
     )
     events = list(numbered([("start", start), *what], 0))
     ending = Ending("completed", "stop", "m-1", {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3})
-    record = json.loads(ended_record(AnswerHead(ref, 1, 2, "m", 1000), events, ending, 2000))
+    record = json.loads(dump(ended_record(AnswerHead(ref, 1, 2, "m", 1000), events, ending, 2000)))
     end = Event(
         "end",
         '{"status":"completed","finish_reason":"stop","model":"m-1",'
