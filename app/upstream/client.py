@@ -23,7 +23,7 @@ from app.upstream.deltas import Delta, Sink
 from app.upstream.direct import DirectTransport
 from app.upstream.failures import Redactor, context_too_long, of_status
 from app.upstream.general import GeneralTransport
-from app.upstream.transport import Reply, Transport, linger, read_at_most
+from app.upstream.transport import Endless, Patience, Reply, Transport, linger, read_at_most
 
 log = logging.getLogger("parley.upstream")
 
@@ -123,10 +123,12 @@ class Upstream:
         only. The connection is closed when the generator ends, is closed (`aclose()`) or is cancelled.
         """
         deadlines = Deadlines(self._alarm, *self._limits)
-        reply = await self._ask(request, deadlines)
+        reply: Reply | None = None
         try:
-            await self._check(reply)
-            deadlines.watch(reply)
+            reply = await self._ask(request, deadlines)
+            if not _is(reply, "text/event-stream", "application/json"):
+                deadlines.pause()  # what it says may change which error it is, not that it is one
+                raise await self._refusal(reply)
             decoder = Decoder()
             read = _read_whole if reply.content_type == "application/json" else _read_some
             said = False  # a first token may have been held back
@@ -147,15 +149,17 @@ class Upstream:
             await linger(reply)
         finally:
             deadlines.stop()
-            reply.close()
+            if reply is not None:
+                reply.close()
 
     async def models(self) -> list[str]:
         """Return the ids that the upstream lists under `/models`, in its order. Every failure is an `UpstreamError`."""
         try:
             async with asyncio.timeout(MODELS_SECONDS):
-                reply = await self._request("GET", "/models")
+                reply = await self._request("GET", "/models", None, Endless())
                 try:
-                    await self._check(reply, "application/json")
+                    if not _is(reply, "application/json"):
+                        raise await self._refusal(reply)
                     body = await read_at_most(reply, MAX_BODY_BYTES)
                 finally:
                     reply.close()
@@ -180,29 +184,27 @@ class Upstream:
             }
         )
         try:
-            async with deadlines.headers():
-                return await self._request("POST", "/chat/completions", body)
+            return await self._request("POST", "/chat/completions", body, deadlines)
         except TimeoutError:
             raise deadlines.error() from None
 
-    async def _request(self, method: str, path: str, body: bytes | None = None) -> Reply:
+    async def _request(self, method: str, path: str, body: bytes | None, patience: Patience) -> Reply:
         if self._transport is None:
             message = "the upstream is not open"
             raise RuntimeError(message)
         target = f"{self._address.path.rstrip('/')}{path}{self._query}"
         headers = self._headers_with_body if body else self._headers
         try:
-            return await self._transport.request(method, target, headers, body)
+            return await self._transport.request(method, target, headers, body, patience)
         except UpstreamError as error:
             # Not the cause's repr: that may hold the request's headers, and so the key.
-            said = self._redactor.text(str(error.__cause__ or "").encode("utf-8", "replace"))
-            log.warning("the upstream could not be asked: %s %s", type(error.__cause__).__name__, said)
+            cause = error.__cause__ or error
+            said = self._redactor.text(str(cause).encode("utf-8", "replace"))
+            log.warning("the upstream could not be asked: %s %s", type(cause).__name__, said)
             raise error from None
 
-    async def _check(self, reply: Reply, *accepted: str) -> None:
-        """Raise where a response is none that can be decoded; log what it says instead."""
-        if reply.status == _OK and reply.content_type in (accepted or ("text/event-stream", "application/json")):
-            return
+    async def _refusal(self, reply: Reply) -> UpstreamError:
+        """Return why a response is none that can be decoded; log what it says instead."""
         said = b""
         try:
             async with asyncio.timeout(ERROR_BODY_SECONDS):
@@ -216,8 +218,8 @@ class Upstream:
             self._redactor.text(said),
         )
         if reply.status == _OK:
-            raise UpstreamBadResponse(_NO_STREAM)
-        raise of_status(reply.status, reply.headers, said)
+            return UpstreamBadResponse(_NO_STREAM)
+        return of_status(reply.status, reply.headers, said)
 
     def _raise_failure(self, decoder: Decoder) -> None:
         if decoder.failure is not None:
@@ -234,6 +236,11 @@ class _Model(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     data: list[_Model]
+
+
+def _is(reply: Reply, *types: str) -> bool:
+    """Is it a response that can be decoded?"""
+    return reply.status == _OK and reply.content_type in types
 
 
 async def _read_some(reply: Reply, decoder: Decoder) -> list[Delta]:

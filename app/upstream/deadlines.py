@@ -70,12 +70,12 @@ class Deadlines:
         """Return when time runs out, by the loop's clock."""
         return min(self._read_due, self._answer_due)
 
-    def headers(self) -> asyncio.Timeout:
-        """Return the scope for the wait until the response begins; on TimeoutError, `error()` says what ran out."""
+    def scope(self) -> asyncio.Timeout:
+        """Return the scope for a wait before there is a reply; on TimeoutError, `error()` says what ran out."""
         return asyncio.timeout_at(None if self.due == inf else self.due)
 
     def watch(self, reply: Reply) -> None:
-        """From now on end the read that waits too long, by raising `error()` in it."""
+        """From now on end the wait for a reply that takes too long, by raising `error()` in it."""
         self._reply = reply
         self._alarm.begin(self)
 

@@ -20,7 +20,7 @@ import aiohappyeyeballs
 
 from app.domain.errors import UpstreamConnectTimeout, UpstreamCut, UpstreamUnreachable
 from app.upstream.direct_reply import DirectReply
-from app.upstream.transport import UNUSABLE
+from app.upstream.transport import UNUSABLE, Patience
 
 #: An idle connection is kept so long, in seconds: less than what servers and balancers keep theirs.
 KEEP_ALIVE_SECONDS = 15.0
@@ -46,7 +46,9 @@ class DirectTransport:
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
 
-    async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> DirectReply:
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, patience: Patience
+    ) -> DirectReply:
         """As `Transport.request`."""
         fields = _fields(method, target, tuple(headers.items()), self._host_header)
         length = b"Content-Length: %d\r\n" % len(body) if body else b""
@@ -54,8 +56,13 @@ class DirectTransport:
         stale = False
         while True:
             fresh = stale or not self._idle
-            connection = await self._connect() if fresh else self._idle.pop()
+            if fresh:
+                async with patience.scope():
+                    connection = await self._connect()
+            else:
+                connection = self._idle.pop()
             reply = connection.ask(message)
+            patience.watch(reply)
             try:
                 await reply.head()
             except BaseException as error:

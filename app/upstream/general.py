@@ -13,7 +13,7 @@ from app.domain.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from app.upstream.transport import READ_AHEAD_BYTES, UNUSABLE
+from app.upstream.transport import READ_AHEAD_BYTES, UNUSABLE, Patience
 
 log = logging.getLogger("parley.upstream")
 
@@ -35,20 +35,25 @@ class GeneralTransport:
             read_bufsize=READ_AHEAD_BYTES,
         )
 
-    async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> "GeneralReply":
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, patience: Patience
+    ) -> "GeneralReply":
         """As `Transport.request`."""
-        try:
-            response = await self._session.request(
-                method,
-                f"{self._origin}{target}",
-                data=body,
-                headers=headers,
-                proxy=self._proxy,
-                allow_redirects=False,  # the key is for this server only
-            )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _failure(error) from error
-        return GeneralReply(response)
+        async with patience.scope():
+            try:
+                response = await self._session.request(
+                    method,
+                    f"{self._origin}{target}",
+                    data=body,
+                    headers=headers,
+                    proxy=self._proxy,
+                    allow_redirects=False,  # the key is for this server only
+                )
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise _failure(error) from error
+        reply = GeneralReply(response)
+        patience.watch(reply)
+        return reply
 
     async def close(self) -> None:
         """As `Transport.close`."""

@@ -6,6 +6,7 @@ tests.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, Protocol
 
 from app.domain.errors import UpstreamError
@@ -52,11 +53,37 @@ class Reply(Protocol):
         """Let go of the connection: back to its pool where the body was read to its end, else closed."""
 
 
+class Patience(Protocol):
+    """How long a response is waited for."""
+
+    def scope(self) -> AbstractAsyncContextManager[object]:
+        """Return what ends a wait in which there is no reply yet, with a TimeoutError."""
+
+    def watch(self, reply: Reply) -> None:
+        """From now on end whoever waits for a reply too long, by its `fail`."""
+
+
+class Endless:
+    """The `Patience` of who sets a limit around the whole request."""
+
+    def scope(self) -> AbstractAsyncContextManager[object]:
+        """As `Patience.scope`."""
+        return nullcontext()
+
+    def watch(self, reply: Reply) -> None:
+        """As `Patience.watch`."""
+
+
 class Transport(Protocol):
     """Asks one server. Whatever goes wrong before a response has begun is an `UpstreamError`, from what caused it."""
 
-    async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
-        """Ask, and return as soon as the response's headers are there. `target`: what follows the base URL's host."""
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, patience: Patience
+    ) -> Reply:
+        """Ask, and return as soon as the response's headers are there, watched by `patience`. Raises its TimeoutError, too.
+
+        `target`: what follows the base URL's host.
+        """
 
     async def close(self) -> None:
         """Close all connections; what is still read ends as broken."""

@@ -171,8 +171,11 @@ async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout() -> N
     server = await asyncio.start_server(ignore, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        async with Upstream(base_url=f"https://127.0.0.1:{port}/v1", connect_timeout=0.1) as client:
+        url = f"https://127.0.0.1:{port}/v1"
+        async with Upstream(base_url=url, connect_timeout=0.1) as client:
             assert type((await fail(client))[1]) is UpstreamConnectTimeout
+        async with Upstream(base_url=url, connect_timeout=0, first_token_timeout=0.1) as client:
+            assert type((await fail(client))[1]) is UpstreamFirstTokenTimeout
 
 
 COMMENTS = [b": processing\n\n" + chunk({"role": "assistant", "content": ""})] * 1000
@@ -187,6 +190,23 @@ async def test_no_first_token_in_time_is_its_own_error_and_comments_are_no_token
         deltas, failure = await fail(client)
         assert (deltas, type(failure)) == ([], UpstreamFirstTokenTimeout)
         await upstream.wait_for_open_streams(0)
+
+
+async def test_the_limit_of_the_first_token_holds_for_a_connection_that_has_served_before(
+    upstream: ScriptedUpstream,
+) -> None:
+    upstream.reply(["x"])
+    upstream.add(Script(mute=True))
+    async with Upstream(base_url=upstream.base_url, first_token_timeout=0.1) as client:
+        assert len([delta async for delta in client.stream(HELLO)]) == 2
+        assert type((await fail(client))[1]) is UpstreamFirstTokenTimeout
+        await upstream.wait_for_open_streams(0)
+
+
+async def test_a_refusal_counts_as_one_however_long_its_words_take(upstream: ScriptedUpstream) -> None:
+    upstream.add(Script([b"too many"], status=429, hold=True))
+    async with Upstream(base_url=upstream.base_url, first_token_timeout=0.1) as client:
+        assert type((await fail(client))[1]) is UpstreamRateLimited
 
 
 @pytest.mark.parametrize("first_token_timeout", [0, 20])

@@ -18,7 +18,7 @@ from app.domain.errors import UpstreamBadResponse, UpstreamCut, UpstreamError, U
 from app.upstream import direct
 from app.upstream.client import ChatRequest, Upstream
 from app.upstream.deltas import Delta, Finish
-from app.upstream.transport import READ_AHEAD_BYTES, Reply, read_at_most
+from app.upstream.transport import READ_AHEAD_BYTES, Endless, Reply, read_at_most
 from tests.support.scripted_upstream import DONE, chunk
 from tests.upstream.streams import joined, says
 
@@ -248,7 +248,7 @@ async def test_a_name_is_looked_up() -> None:
 
 async def _reply(raw: Raw) -> tuple[direct.DirectTransport, Reply]:
     transport = direct.DirectTransport(urlsplit(raw.url), connect_timeout=5)
-    return transport, await transport.request("POST", "/v1", {}, b"x")
+    return transport, await transport.request("POST", "/v1", {}, b"x", Endless())
 
 
 async def test_no_more_is_read_ahead_than_the_bound_and_all_of_it_arrives_in_the_end() -> None:
