@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from tests.bench.browser import Browser
-from tests.bench.contestants import Contestant, arena
+from tests.bench.contestants import WARM_UP, Contestant, arena
 from tests.bench.dialects import DIALECTS
 from tests.bench.processes import Use, cpu
 from tests.bench.script import Script
@@ -32,7 +32,8 @@ class OnePiece:
         costs: dict[tuple[str, int], list[Use]] = {}
         names: list[str] = []
         for turn in range(rounds):
-            async with arena([script], stack=self.stack) as running:  # new processes, as each start has its own luck
+            # New processes, as each start has its own luck.
+            async with arena([script], stack=self.stack, warm_up=WARM_UP) as running:
                 names = [name for name in ("pipe", "stack", "parley") if name in running.contestants]
                 for at_once in (1, self.many):
                     for name in reversed(names) if turn % 2 else names:

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.contestants import arena
+from tests.bench.contestants import WARM_UP, arena
 from tests.bench.script import Script
 from tests.bench.table import Result, Row, number
 
@@ -14,8 +14,6 @@ log = logging.getLogger("bench")
 Runs = dict[str, list[dict[str, Any]]]
 #: So dear that it is measured once, where it is.
 SLOW = "stack"
-#: So many answers at once warm each of the new processes up.
-WARM_UP = 50
 
 
 @dataclass(frozen=True, slots=True)
