@@ -57,6 +57,7 @@ def scenarios(*, quick: bool = False) -> Iterator[Scenario]:
         streams=50,
         script=Script(1600 // part, 800, 8),
         spread=1,
+        repeat=2,
         stack=False,
         cpu_goal="1.5 x pipe",
     )
