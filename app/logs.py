@@ -1,7 +1,8 @@
 """The log: lines for people, or one JSON object a line, on standard error.
 
 All of it goes through the standard library's `logging`, as the libraries' own lines do (aiohttp, asyncio, redis, warnings),
-so a formatter is all that is needed: structlog's processors or python-json-logger would be configured at more length.
+so formatters and a handler are all that is needed: structlog's processors or python-json-logger would be configured at more
+length.
 """
 
 import asyncio
@@ -91,7 +92,7 @@ class Lines(logging.Formatter):
         self._several = several
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, a traceback behind it. By hand, as the library's takes a half longer and asks for the time zone."""
+        """Return the line, a traceback behind it. By hand, as the library's takes a third longer and asks for the time zone."""
         process = f"[{record.process}] " if self._several else ""
         when = f"{_local_second(int(record.created))},{int(record.msecs):03d}"
         line = f"{when} {record.levelname:<7} {process}{record.name}: {record.getMessage()}"
