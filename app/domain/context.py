@@ -96,7 +96,7 @@ def compose(system: str | None, records: Sequence[str], depth: int, context_toke
     messages: list[dict[str, Any]] = []
     unanswered: list[dict[str, Any]] = []
     for record in reversed(read[:kept]):
-        if record["role"] != "tool":
+        if unanswered and record["role"] != "tool":
             # A model takes no calls without results: the user has gone on without them, or stopped the answer.
             messages += [{"role": "tool", "tool_call_id": call["id"], "content": NO_RESULT} for call in unanswered]
         messages += upstream_messages(record)
@@ -157,9 +157,12 @@ def _size(record: dict[str, Any]) -> int:
     usage = record.get("usage")
     if usage and usage["completion_tokens"] and not record.get("reasoning"):  # reasoning is counted, and not sent again
         return int(usage["completion_tokens"]) + MESSAGE_TOKENS
-    calls = sum(_estimate(call["name"] + call["arguments"]) for call in record.get("tool_calls") or ())
-    results = sum(_estimate(result["content"]) for result in record.get("tool_results") or ())
-    return calls + results + _estimate(record.get("content", ""))
+    size = _estimate(record.get("content", ""))
+    for call in record.get("tool_calls") or ():
+        size += _estimate(call["name"] + call["arguments"])
+    for result in record.get("tool_results") or ():
+        size += _estimate(result["content"])
+    return size
 
 
 def _estimate(content: str | list[dict[str, Any]]) -> int:

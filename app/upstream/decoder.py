@@ -220,7 +220,8 @@ class Decoder:
     def _release(self, out: list[Delta]) -> None:
         """Hand out the whole run."""
         if self._run:
-            out.append((self._kind, mend("".join(self._run))))
+            text = "".join(self._run)
+            out.append((self._kind, mend(text) if self._mending else text))
             self._run.clear()
 
     def _collect(self, said: Said, out: list[Delta]) -> None:

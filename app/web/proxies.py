@@ -45,10 +45,8 @@ class Proxies:
         """Return `https` or `http`; None where it can't be known: a proxy that is not trusted may end TLS before us."""
         if request.transport is not None and request.transport.get_extra_info("sslcontext") is not None:
             return "https"
-        if self._trusts(_peer(request)):
-            told = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
-            return told if told in ("https", "http") else None
-        return None
+        told = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
+        return told if told in ("https", "http") and self._trusts(_peer(request)) else None
 
     def host(self, request: web.BaseRequest) -> str:
         """Return the host (and port) that the client has asked for."""
