@@ -184,7 +184,7 @@ class Answers:
         except asyncio.CancelledError:
             _refuse(told, ShuttingDown("This process is shutting down. Send the message again."))
             raise
-        except Exception as error:
+        except Exception as error:  # whoever asks is told; a defect is logged there, or here where they have left
             if told.done() and not isinstance(error, ParleyError):
                 log.exception("An answer could not be begun.")  # a defect, of which nobody else hears
             _refuse(told, error)

@@ -181,7 +181,7 @@ class AnswerStore:
                 overdue=overdue,
             )
             if question.may_create:  # with the same commit; where nothing is begun, reading the list takes it out again
-                self._owners.begin(question.owner, conversation, question.asked_at)
+                self._owners.add(question.owner, conversation, question.asked_at)
             reply = await asked
         match reply:
             case ["begun", number, parent, depth, model, system, created, *records]:

@@ -12,7 +12,7 @@ class OwnerLists:
         self._journal = journal
         self._ttl_ms = ttl_ms
 
-    def begin(self, owner: str, conversation: str, activity: int) -> None:
+    def add(self, owner: str, conversation: str, activity: int) -> None:
         """List a new conversation; one that is listed stays where it is."""
         self._journal.post("ZADD", keys.owner_conversations(owner), "NX", activity, conversation)
         self.keep(owner)

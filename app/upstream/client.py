@@ -126,7 +126,7 @@ class Upstream:
         reply: Reply | None = None
         try:
             reply = await self._ask(request, deadlines)
-            if not _is(reply, "text/event-stream", "application/json"):
+            if not _decodable(reply, "text/event-stream", "application/json"):
                 deadlines.pause()  # what it says may change which error it is, not that it is one
                 raise await self._refusal(reply)
             decoder = Decoder()
@@ -158,7 +158,7 @@ class Upstream:
             async with asyncio.timeout(MODELS_SECONDS):
                 reply = await self._request("GET", "/models", None, Endless())
                 try:
-                    if not _is(reply, "application/json"):
+                    if not _decodable(reply, "application/json"):
                         raise await self._refusal(reply)
                     body = await read_at_most(reply, MAX_BODY_BYTES)
                 finally:
@@ -238,8 +238,8 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-def _is(reply: Reply, *types: str) -> bool:
-    """Is it a response that can be decoded?"""
+def _decodable(reply: Reply, *types: str) -> bool:
+    """Is it a response that can be decoded, of one of these content types?"""
     return reply.status == _OK and reply.content_type in types
 
 

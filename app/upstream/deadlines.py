@@ -75,7 +75,7 @@ class Deadlines:
         return asyncio.timeout_at(None if self.due == inf else self.due)
 
     def watch(self, reply: Reply) -> None:
-        """From now on end the wait for a reply that takes too long, by raising `error()` in it."""
+        """From now on end a wait for this reply that takes too long, by raising `error()` in it."""
         self._reply = reply
         self._alarm.begin(self)
 

@@ -82,7 +82,7 @@ class EventFramer:
                 self.overflow = True
                 break
             if self._at_start:
-                self._at_start = False  # that is no byte order mark
+                self._at_start = False
                 line = line.removeprefix(_BOM)  # noqa: PLW2901 - the line itself is meant
             if line:
                 self._take_field(*line.partition(b":")[::2])

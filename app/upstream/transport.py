@@ -60,7 +60,7 @@ class Patience(Protocol):
         """Return what ends a wait in which there is no reply yet, with a TimeoutError."""
 
     def watch(self, reply: Reply) -> None:
-        """From now on end whoever waits for a reply too long, by its `fail`."""
+        """From now on end a wait for this reply that takes too long, by its `fail`."""
 
 
 class Endless:
