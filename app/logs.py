@@ -61,8 +61,8 @@ def _about(record: logging.LogRecord) -> dict[str, str]:
 class Bundles(MemoryHandler):
     """Writes the lines of requests together, some times a second; all others at once, and what waits before them.
 
-    Each write wakes whoever reads the log: one for each line was a twenty-fifth of what a short answer takes. What may
-    wait has noted what it is about, with `extra={"about": known()}`.
+    One by one, each between two other things, they were a twenty-fifth of what a short answer takes. What may wait has noted
+    what it is about, with `extra={"about": known()}`.
     """
 
     def __init__(self, target: logging.Handler) -> None:

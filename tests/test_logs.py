@@ -18,6 +18,7 @@ from aiohttp import ClientSession, CookieJar
 
 from app.domain.log_context import about_request, known
 from app.logs import BUNDLE_LINES, Bundles, JsonLines, Lines
+from tests.conftest import Client
 from tests.support.reader import Reader
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.service import ServiceProcess
@@ -239,6 +240,18 @@ async def test_what_is_about_one_request_is_not_said_of_the_next() -> None:
     assert json.loads(await asyncio.create_task(other()))["request_id"] == "two"
     line = json.loads(JsonLines().format(logging.LogRecord("x", logging.INFO, "", 0, "m", (), None)))
     assert line["request_id"] == "one"
+
+
+async def test_the_line_of_a_request_may_wait_as_it_has_noted_its_ids(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "parley.access")
+    async with client.get("/models", headers={"X-Request-ID": "from-the-proxy-1"}) as response:
+        assert response.status == 200
+    (record,) = [record for record in caplog.records if record.name == "parley.access"]
+    noted = vars(record)["about"]
+    assert noted.keys() == {"request_id", "owner"}
+    assert noted["request_id"] == "from-the-proxy-1"
 
 
 async def test_the_lines_of_requests_are_written_together_in_order_each_with_its_own_ids() -> None:
