@@ -14,11 +14,13 @@ from app.answers.conversations import Conversations
 from app.answers.readers import Abandonment
 from app.answers.recovery import Recovery
 from app.answers.service import Answers
+from app.domain.context import window_bytes
 from app.domain.measures import Measures
 from app.domain.spans import Spans
 from app.settings import Settings
 from app.shared import Shared
 from app.shared import shared as start_shared
+from app.store.admission import Admission
 from app.store.answers import AnswerStore
 from app.store.barrier import Barrier
 from app.store.connection import Connector
@@ -26,6 +28,7 @@ from app.store.conversations import ConversationStore
 from app.store.follower import Follower
 from app.store.journal import Journal
 from app.store.limits import Limits
+from app.store.owner_list import OwnerLists
 from app.tracing import spans_of_environment
 from app.upstream.client import Upstream
 from app.upstream.retries import Retrying
@@ -146,35 +149,48 @@ async def _parts(
         )
         await limits.start()
         stack.push_async_callback(limits.close)
+        owner_lists = OwnerLists(journal, ttl_seconds=settings.conversation_ttl_seconds)
         store = AnswerStore(
             connector,
             journal,
             barrier,
             limits,
-            lease_seconds=settings.lease_seconds,
+            owner_lists,
             conversation_ttl_seconds=settings.conversation_ttl_seconds,
             event_log_ttl_seconds=settings.event_log_ttl_seconds,
             measures=measures,
             spans=spans,
         )
         conversation_store = ConversationStore(
-            connector, journal, barrier, conversation_ttl_seconds=settings.conversation_ttl_seconds
+            connector, barrier, owner_lists, conversation_ttl_seconds=settings.conversation_ttl_seconds
         )
         recovery = Recovery(store, lease_seconds=settings.lease_seconds)
         stack.push_async_callback(recovery.close)
         upstream = await stack.enter_async_context(upstream_of(settings, shared.upstream.base_url))
+        asking = Asking(
+            Retrying(upstream, settings.upstream_retry_seconds, measures=measures, spans=spans),
+            models=shared.upstream.models,
+            context_tokens=settings.context_tokens,
+            defaults=settings.openai_extra_body,
+        )
+        admission = Admission(
+            journal,
+            limits,
+            owner_lists,
+            default_model=asking.models[0],
+            window_bytes=window_bytes(asking.largest_window),
+            lease_seconds=settings.lease_seconds,
+            conversation_ttl_seconds=settings.conversation_ttl_seconds,
+            spans=spans,
+        )
         answers = Answers(
+            admission=admission,
             store=store,
             conversations=conversation_store,
             journal=journal,
             follower=Follower(connector, barrier, recovery.suspect, announce_seconds=settings.abandoned_answer_seconds),
             recovery=recovery,
-            asking=Asking(
-                Retrying(upstream, settings.upstream_retry_seconds, measures=measures, spans=spans),
-                models=shared.upstream.models,
-                context_tokens=settings.context_tokens,
-                defaults=settings.openai_extra_body,
-            ),
+            asking=asking,
             max_buffered_bytes=settings.max_buffered_bytes,
             abandonment=Abandonment(store, seconds=settings.abandoned_answer_seconds),
             limits=limits,

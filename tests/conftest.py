@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from app.main import create_app
 from app.settings import Settings
 from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.store import StoreProcess
+from tests.support.store import ClusterNode, StoreProcess
 
 Client = TestClient[web.Request, web.Application]
 Start = Callable[..., Awaitable[Client]]
@@ -36,6 +36,17 @@ def store_process() -> Iterator[StoreProcess]:
     """One server for the whole run."""
     folder = Path(tempfile.mkdtemp(prefix="parley-test-"))
     process = StoreProcess(folder, "--appendonly", "no")
+    process.spawn()
+    yield process
+    process.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[ClusterNode]:
+    """A store whose scripts keep to one slot; for tests that say so."""
+    folder = Path(tempfile.mkdtemp(prefix="parley-test-"))
+    process = ClusterNode(folder)
     process.spawn()
     yield process
     process.close()

@@ -18,7 +18,8 @@ from app.domain.ids import (
 from app.domain.messages import derived_title, tool_record, user_record
 from app.domain.requests import NewMessage, Regenerate
 from app.domain.times import now_ms
-from app.store.answers import AnswerStore, Question
+from app.store.admission import Question
+from app.store.answers import AnswerStore
 from app.store.conversations import ConversationStore, MessageView
 
 

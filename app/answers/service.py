@@ -15,7 +15,6 @@ from app.answers.readers import Abandonment
 from app.answers.recovery import Recovery
 from app.answers.runner import Runner
 from app.answers.waiting import until
-from app.domain.context import window_bytes
 from app.domain.errors import (
     BadCursor,
     ConversationBusy,
@@ -34,7 +33,8 @@ from app.domain.log_context import about_answer
 from app.domain.measures import Measures
 from app.domain.messages import AnswerHead, Ending, replayed, start_data, wire_message
 from app.domain.requests import NewMessage, Regenerate
-from app.store.answers import AnswerStore, Attached, Begun, Question
+from app.store.admission import Admission, Attached, Begun, Question
+from app.store.answers import AnswerStore
 from app.store.conversations import ConversationStore, MessageView
 from app.store.follower import Follower
 from app.store.journal import Journal
@@ -66,6 +66,7 @@ class Answers:
     def __init__(
         self,
         *,
+        admission: Admission,
         store: AnswerStore,
         conversations: ConversationStore,
         journal: Journal,
@@ -79,6 +80,7 @@ class Answers:
         max_active: int,
     ) -> None:
         """`max_active`: as many answers may be written here at the same time; 0: any number."""
+        self._admission = admission
         self._store = store
         self._conversations = conversations
         self._journal = journal
@@ -179,7 +181,6 @@ class Answers:
         name = f"{self._name}.{next(self._numbers)}"
         place = Place(question.owner, question.address, f"{question.conversation}.{name}")
         try:
-            left = await self._limits.take(place)
             begun = await self._begin(question, name, place, partial(_tell_late, told))
         except asyncio.CancelledError:
             _refuse(told, ShuttingDown("This process is shutting down. Send the message again."))
@@ -193,30 +194,22 @@ class Answers:
             _tell(told, Asked(begun.ref))
             return None
         runner = self._runner(begun.head, name, place)
-        _tell(told, Asked(begun.head.ref, left, runner.live))
+        _tell(told, Asked(begun.head.ref, begun.left, runner.live))
         system = question.system or begun.system
         return runner, partial(self._asking.deltas, begun.head, system, begun.records, options)
 
     async def _begin(
         self, question: Question, name: str, place: Place, overdue: Callable[[], None]
     ) -> Begun | Attached:
-        """Open an answer, after the end of a dead one in its way. What its place has taken is given back if there is none."""
-        window = window_bytes(self._asking.largest_window)
-        begun: Begun | Attached | None = None
-        try:
-            for last in (*[False] * (MOST_TRIES - 1), True):
-                try:
-                    begun = await self._store.begin(question, name, self.models[0], window, overdue)
-                    break
-                except ConversationBusy as busy:
-                    ref = ref_of(busy.extra["message"])
-                    if last or ref in self._running or not await self._recovery.settle(ref):
-                        raise
-        finally:
-            if not isinstance(begun, Begun):
-                self._limits.give_back(place)
-        assert begun is not None  # the last try returns or raises
-        return begun
+        """Open an answer, after the end of a dead one in its way."""
+        for last in (*[False] * (MOST_TRIES - 1), True):
+            try:
+                return await self._admission.begin(question, name, place, overdue)
+            except ConversationBusy as busy:
+                ref = ref_of(busy.extra["message"])
+                if last or ref in self._running or not await self._recovery.settle(ref):
+                    raise
+        raise AssertionError  # the last try returns or raises
 
     def _runner(self, head: AnswerHead, name: str, place: Place) -> Runner:
         live = LiveLog([Event("start", start_data(*head.ref, head.parent, head.model), 1)])

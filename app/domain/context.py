@@ -77,6 +77,11 @@ def window_bytes(context_tokens: int) -> int:
     return prompt_tokens(context_tokens) * READ_BYTES_PER_TOKEN
 
 
+def estimate_tokens(size: int) -> int:
+    """Return how many tokens so many bytes of text are about, rounded up."""
+    return -(-size // BYTES_PER_TOKEN)
+
+
 def compose(system: str | None, records: Sequence[str], depth: int, context_tokens: int) -> Prompt:
     """Choose the prompt from a branch's latest messages.
 

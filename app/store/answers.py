@@ -1,20 +1,12 @@
-"""The transitions of an answer in the store: begin, finish, stop mark; and reading its log."""
+"""An answer in the store once it has begun: its end, its stop mark, and reading its log."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from app.domain.context import BYTES_PER_TOKEN
-from app.domain.errors import (
-    ConversationBusy,
-    ConversationFull,
-    IdempotencyKeyReused,
-    NotAnAnswer,
-    NotFound,
-    ParleyError,
-)
+from app.domain.context import estimate_tokens
 from app.domain.events import TEXT_KINDS, Event, dump
-from app.domain.ids import FIRST_NUMBER, MessageRef, message_id
+from app.domain.ids import MessageRef, message_id
 from app.domain.measures import Measures
 from app.domain.messages import AnswerHead, Ending, end_data, ended_record, head_of
 from app.domain.spans import NO_SPANS, Spans
@@ -27,48 +19,7 @@ from app.store.journal import Journal
 from app.store.limits import Limits, Place
 from app.store.owner_list import OwnerLists
 
-#: How large a conversation may become: it is read as a whole, within some tenths of a second at this size.
-MOST_MESSAGES = 10_000
-MOST_BYTES = 16 << 20
-
 Finished = Literal["done", "refused", "gone"]
-
-
-class Question(NamedTuple):
-    """What is to be answered. `record` is the message as it is stored, but for `parent` and `depth`.
-
-    `record` None: regenerate, and `parent` is the answer that gets a sibling. `parent` None: reply after the
-    conversation's last message; 0: as a new first message.
-    """
-
-    owner: str
-    conversation: str
-    may_create: bool
-    record: str | None
-    asked_at: int
-    parent: int | None
-    model: str | None
-    system: str | None
-    title: str
-    idempotency_key: str | None
-    #: What tells a repeated request from another one with the same key; empty without a key.
-    digest: str
-    #: The client's address where it has limits of its own; None: it has none.
-    address: str | None
-
-
-class Begun(NamedTuple):
-    """A new answer, with what its prompt is made of: the branch's latest stored messages (JSON), newest first."""
-
-    head: AnswerHead
-    system: str | None
-    records: list[str]
-
-
-class Attached(NamedTuple):
-    """The answer that the same idempotency key began before."""
-
-    ref: MessageRef
 
 
 class Outcome(NamedTuple):
@@ -109,8 +60,8 @@ class AnswerStore:
         journal: Journal,
         barrier: Barrier,
         limits: Limits,
+        owners: OwnerLists,
         *,
-        lease_seconds: float,
         conversation_ttl_seconds: float,
         event_log_ttl_seconds: float,
         measures: Measures,
@@ -121,79 +72,13 @@ class AnswerStore:
         self._measures = measures
         self._spans = spans
         self._limits = limits
-        self._lease_ms = int(lease_seconds * 1000)
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
-        self._owners = OwnerLists(journal, ttl_ms=self._ttl_ms)
+        self._owners = owners
         log_ttl_ms = int(event_log_ttl_seconds * 1000)
         self._log_ttl_ms = min(log_ttl_ms, self._ttl_ms) if self._ttl_ms else log_ttl_ms
         self._redis = connector.redis
         self._log = connector.redis.register_script(scripts.LOG.text)
         self._stop = connector.redis.register_script(scripts.STOP.text)
-
-    async def begin(
-        self,
-        question: Question,
-        runner: str,
-        default_model: str,
-        window_bytes: int,
-        overdue: Callable[[], None] | None = None,
-    ) -> Begun | Attached:
-        """Store a question and open its answer, in one round trip; `overdue` as in `Journal.ask`.
-
-        Raises NotFound, ConversationBusy, ConversationFull, IdempotencyKeyReused, NotAnAnswer, StoreFull or
-        StoreUnavailable; nothing is stored then, unless `overdue` was called.
-        """
-        conversation = question.conversation
-        names = [
-            keys.chat(conversation),
-            keys.messages(conversation),
-            keys.events_prefix(conversation),
-            keys.lease_prefix(conversation),
-        ]
-        if question.idempotency_key is not None:
-            names.append(keys.idempotency(conversation, question.idempotency_key))
-        with self._spans.within("begin"):
-            asked = self._journal.run_script(
-                scripts.BEGIN,
-                names,
-                [
-                    question.owner,
-                    question.asked_at,
-                    runner,
-                    self._lease_ms,
-                    self._ttl_ms,
-                    conversation,
-                    int(question.may_create),
-                    int(question.record is None),
-                    "" if question.parent is None else question.parent,
-                    question.record or "",
-                    question.model or "",
-                    default_model,
-                    question.digest,
-                    keys.IDEMPOTENCY_SECONDS * 1000,
-                    window_bytes,
-                    question.title,
-                    question.system or "",
-                    question.model or "",
-                    MOST_MESSAGES,
-                    MOST_BYTES,
-                ],
-                overdue=overdue,
-            )
-            if question.may_create:  # with the same commit; where nothing is begun, reading the list takes it out again
-                self._owners.add(question.owner, conversation, question.asked_at)
-            reply = await asked
-        match reply:
-            case ["begun", number, parent, depth, model, system, created, *records]:
-                estimate = _tokens(min(sum(map(len, records)), window_bytes)) if self._limits.counts_tokens else 0
-                ref = MessageRef(conversation, number)
-                head = AnswerHead(ref, parent, depth, model, int(created), estimate, question.address)
-                if not (question.may_create and parent == FIRST_NUMBER):
-                    self._owners.put(question.owner, conversation, int(created))
-                return Begun(head, system or None, records)
-            case ["attach", number]:
-                return Attached(MessageRef(conversation, number))
-        raise _refusal(reply, conversation)
 
     async def finish(
         self,
@@ -293,26 +178,6 @@ class AnswerStore:
         return RunningLog(log_events(entries), bool(leased), head, entries[-1][0] if entries else None)
 
 
-def _refusal(reply: list[Any], conversation: str) -> ParleyError:
-    """Return why an answer was not begun."""
-    match reply:
-        case ["busy", number]:
-            return ConversationBusy(
-                "An answer is being written in this conversation. Read it, stop it, or wait for its end.",
-                message=message_id(conversation, number),
-            )
-        case ["full"]:
-            return ConversationFull("This conversation is as large as one may become. Go on in a new one.")
-        case ["key_reused"]:
-            return IdempotencyKeyReused("This Idempotency-Key was used with another request. Use a new one.")
-        case ["no_parent"]:
-            errors = [{"field": "parent", "message": "no such message in this conversation"}]
-            return NotFound("`parent` is no message of this conversation.", errors=errors)
-        case ["not_an_answer"]:
-            return NotAnAnswer("That message is a user's; only an answer can be regenerated.")
-    return NotFound("There is no such conversation.")
-
-
 def _spent(head: AnswerHead, events: list[Event], ending: Ending) -> int:
     """Return the tokens that an answer counts for; estimated where the upstream has counted none: it was broken off."""
     if ending.usage is not None:
@@ -320,8 +185,4 @@ def _spent(head: AnswerHead, events: list[Event], ending: Ending) -> int:
     written = sum(len(event.data.encode()) for event in events if event.kind in TEXT_KINDS)
     if not written and ending.status == "failed":
         return 0
-    return head.prompt_estimate + _tokens(written)
-
-
-def _tokens(size: int) -> int:
-    return -(-size // BYTES_PER_TOKEN)
+    return head.prompt_estimate + estimate_tokens(written)

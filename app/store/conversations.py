@@ -14,7 +14,6 @@ from app.store import keys, scripts
 from app.store.barrier import Barrier
 from app.store.connection import Connector, store_errors
 from app.store.entries import log_events
-from app.store.journal import Journal
 from app.store.owner_list import OwnerLists
 
 PAGE = 50
@@ -59,12 +58,12 @@ class ConversationStore:
     """Reads by the pool; a conversation that is not the owner's is not found."""
 
     def __init__(
-        self, connector: Connector, journal: Journal, barrier: Barrier, *, conversation_ttl_seconds: float
+        self, connector: Connector, barrier: Barrier, owners: OwnerLists, *, conversation_ttl_seconds: float
     ) -> None:
         self._redis = connector.redis
         self._barrier = barrier
         self._ttl_ms = int(conversation_ttl_seconds * 1000)
-        self._owners = OwnerLists(journal, ttl_ms=self._ttl_ms)
+        self._owners = owners
         self._read = self._redis.register_script(scripts.READ.text)
         self._edit = self._redis.register_script(scripts.EDIT.text)
         self._delete = self._redis.register_script(scripts.DELETE.text)

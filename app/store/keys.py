@@ -1,7 +1,7 @@
 """The one place that spells Redis keys.
 
-All keys of a conversation share the hash tag `{<32 hex>}`, so that each of its scripts and pipelines stays in one slot of a
-Redis Cluster. The scripts get the prefixes from here and add an answer's number to them.
+All keys of a conversation share the hash tag `{<32 hex>}`, so that each of its scripts stays in one slot of a Redis Cluster;
+but for `admit`, which a cluster does without. The scripts get the prefixes from here and add an answer's number to them.
 
 | key                              | lifetime                                                                             |
 | -------------------------------- | ------------------------------------------------------------------------------------ |

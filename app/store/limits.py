@@ -1,11 +1,12 @@
 """What an owner, or an address, may use, counted in Redis: so all processes of the service share it.
 
 Places in sorted sets, each with the time at which it is free again: messages of the last minute (the window slides, so
-there are never more within any minute), and answers that run. One script takes them all, in one round trip with the
-journal's next commit; our own, as libraries of this kind take a round trip for each limit, and none knows of answers.
+there are never more within any minute), and answers that run. The script `take` takes them all, and goes with what it is
+taken for (`admission.py`); our own, as libraries of this kind take a round trip for each limit, and none knows of answers.
 """
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ BEGINNING_MS = 5_000
 #: How often places are compared with the answers that run, for one owner.
 LOOK_SECONDS = 1.0
 
+#: By the policy of which nothing is left.
 _REFUSALS: dict[str, tuple[type[RateLimited], str]] = {
     "messages": (RateLimited, "That were too many messages within a minute."),
     "address": (RateLimited, "That were too many messages from this address within a minute."),
@@ -51,6 +53,10 @@ class Limit(NamedTuple):
     ms: int
 
 
+#: Somebody's limits.
+_Limited = tuple[str, tuple[Limit, ...]]
+
+
 class Place(NamedTuple):
     """What one message takes: of its owner, and of an anonymous owner's address (None: no limit of its own)."""
 
@@ -58,6 +64,12 @@ class Place(NamedTuple):
     address: str | None
     #: `<conversation>.<runner>`
     name: str
+
+
+def refusal(left: Sequence[Allowance]) -> RateLimited:
+    """Return why a message is refused that was to have more than is left."""
+    kind, sentence = next(_REFUSALS[allowance.policy] for allowance in left if allowance.remaining <= 0)
+    return kind(sentence, allowances=left)
 
 
 class Limits:
@@ -118,18 +130,42 @@ class Limits:
 
     # --- messages and answers -----------------------------------------------------------------------------------------
 
-    async def take(self, place: Place) -> tuple[Allowance, ...]:
-        """Take what a message needs and return what is left. One round trip.
+    def demand(self, place: Place) -> tuple[list[str], list[int]]:
+        """Return the keys of all limits of a message, and the numbers that the script `take` has for them."""
+        return _demand(self._of(place))
 
-        Raises RateLimited, TokenLimit, TooManyAnswers or StoreUnavailable; nothing is taken then.
+    def left(self, place: Place, reply: list[int]) -> tuple[Allowance, ...]:
+        """Return what is left of them, as `take` replied."""
+        return tuple(_allowances([limit for _, limits in self._of(place) for limit in limits], reply))
+
+    async def take(self, place: Place) -> tuple[tuple[Allowance, ...], bool]:
+        """Take what a message needs, by a script for each slot; return what is left, and whether it was taken.
+
+        One round trip. Raises StoreUnavailable and StoreFull; nothing is taken then.
         """
-        left, refused = await self._try(place)
-        if refused and refused[0].policy == "answers" and len(refused) == 1 and await self._free_places(place.owner):
-            left, refused = await self._try(place)
-        if refused:
-            kind, sentence = _REFUSALS[refused[0].policy]
-            raise kind(sentence, allowances=left)
-        return left
+        asked = self._of(place)
+        pending = [self._journal.ask(*_command(one, place.name)) for one in asked]
+        try:
+            with store_errors():
+                replies = [await reply for reply in pending]
+        except BaseException:
+            for reply in pending:
+                reply.cancel()  # where all of them have failed, this says that it was seen
+            self.give_back(place)  # it may have been taken, and nobody told
+            raise
+        taken = all(reply[0] for reply in replies)
+        if not taken:
+            for reply, (_, limits) in zip(replies, asked, strict=True):
+                if reply[0]:  # what was taken here is given back
+                    reply[1::2] = [left + (limit.ms > 0) for left, limit in zip(reply[1::2], limits, strict=True)]
+            self.give_back(place)
+        left = [_allowances(limits, reply) for (_, limits), reply in zip(asked, replies, strict=True)]
+        return tuple(itertools.chain(*left)), taken
+
+    async def free(self, place: Place, left: Sequence[Allowance]) -> bool:
+        """Where a message was refused as too many answers run: give back the places of those that do not; was there any?"""
+        refused = [allowance.policy for allowance in left if allowance.remaining <= 0]
+        return refused == ["answers"] and await self._free_places(place.owner)
 
     def give_back(self, place: Place) -> None:
         """Undo `take`: no answer was begun."""
@@ -155,31 +191,12 @@ class Limits:
                 numbers = tokens, midnight, keys.SPENT_SECONDS * 1000
                 self._journal.post("EVALSHA", scripts.SPEND.sha, len(names), *names, *numbers)
 
-    async def _try(self, place: Place) -> tuple[tuple[Allowance, ...], list[Allowance]]:
-        """Return what is left of each limit, and those that had nothing left: nothing is taken then."""
-        owner, address, name = place
-        asked = [(owner, self._of_owner)] if self._of_owner else []
-        if address is not None and self._of_address:
-            asked.append((address, self._of_address))
-        if not asked:
-            return (), []
-        # Other slots, so other scripts; all go with one commit.
-        pending = [self._journal.ask(*_command(limits, who, name)) for who, limits in asked]
-        try:
-            with store_errors():
-                replies = [await reply for reply in pending]
-        except BaseException:
-            for reply in pending:
-                reply.cancel()  # where all of them have failed, this says that it was seen
-            self.give_back(place)  # it may have been taken, and nobody told
-            raise
-        left = [item for (_, limits), reply in zip(asked, replies, strict=True) for item in _allowances(limits, reply)]
-        taken = [bool(reply[0]) for reply in replies]
-        if all(taken):
-            return tuple(left), []
-        if any(taken):
-            self.give_back(place)
-        return tuple(left), [allowance for allowance in left if allowance.remaining <= 0]
+    def _of(self, place: Place) -> list[_Limited]:
+        """Return whose limits a message meets, and which: the keys of one lie in one slot."""
+        asked = [(place.owner, self._of_owner)] if self._of_owner else []
+        if place.address is not None and self._of_address:
+            asked.append((place.address, self._of_address))
+        return asked
 
     async def _free_places(self, owner: str) -> bool:
         """Give back the places of answers that do not run any more, as their process was killed; was there any?"""
@@ -269,16 +286,18 @@ def _key(policy: str, who: str) -> str:
     return keys.limit_messages(who)
 
 
-def _command(limits: tuple[Limit, ...], who: str, name: str) -> list[str | int]:
-    command: list[str | int] = ["EVALSHA", scripts.TAKE.sha, len(limits)]
-    command += [_key(limit.policy, who) for limit in limits]
-    command.append(name)
-    for limit in limits:
-        command += (limit.limit, limit.ms)
-    return command
+def _demand(asked: Sequence[_Limited]) -> tuple[list[str], list[int]]:
+    names = [_key(limit.policy, who) for who, limits in asked for limit in limits]
+    numbers = [number for _, limits in asked for limit in limits for number in (limit.limit, limit.ms)]
+    return names, numbers
 
 
-def _allowances(limits: tuple[Limit, ...], reply: list[int]) -> list[Allowance]:
+def _command(asked: _Limited, name: str) -> list[str | int]:
+    names, numbers = _demand([asked])
+    return ["EVALSHA", scripts.TAKE.sha, len(names), *names, name, *numbers]
+
+
+def _allowances(limits: Sequence[Limit], reply: list[int]) -> list[Allowance]:
     return [
         Allowance(
             limit.policy,

@@ -1,4 +1,4 @@
-"""The owner's list of conversations. It lies in another slot than they do: written behind them, and repaired on reading."""
+"""The owner's list of conversations: written with them, or behind them in a cluster, and mended on reading."""
 
 from app.store import keys
 from app.store.journal import Journal
@@ -7,10 +7,10 @@ from app.store.journal import Journal
 class OwnerLists:
     """Posts what is to be listed: nobody waits for it."""
 
-    def __init__(self, journal: Journal, *, ttl_ms: int) -> None:
-        """`ttl_ms`: how long a list stays after its owner's last activity, as the conversations do; 0: for ever."""
+    def __init__(self, journal: Journal, *, ttl_seconds: float) -> None:
+        """`ttl_seconds`: how long a list stays after its owner's last activity, as the conversations do; 0: for ever."""
         self._journal = journal
-        self._ttl_ms = ttl_ms
+        self._ttl_ms = int(ttl_seconds * 1000)
 
     def add(self, owner: str, conversation: str, activity: int) -> None:
         """List a new conversation; one that is listed stays where it is."""

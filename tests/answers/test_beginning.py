@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.requests import NewMessage
 from app.main import ANSWERS
-from app.store.answers import AnswerStore
+from app.store.admission import Admission
 from tests.conftest import Client
 
 
@@ -22,7 +22,7 @@ async def test_a_defect_is_told_to_who_waits_and_logged_where_nobody_does(
         await go_on.wait()
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(AnswerStore, "begin", broken)
+    monkeypatch.setattr(Admission, "begin", broken)
     answers = client.server.app[ANSWERS]  # type: ignore[attr-defined]  # a server of an application has it
     asking = asyncio.create_task(answers.ask("owner", NewMessage(content="Hi"), None, None))
     async with asyncio.timeout(10):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from app.store import keys
 from app.store.connection import Connector
 from app.store.journal import Durability, Journal
 from app.store.log_writer import LogWriter
-from tests.support.store import StoreProcess
+from tests.conftest import Client
+from tests.support.browser import ask
+from tests.support.scripted_upstream import ScriptedUpstream, reply
+from tests.support.store import StoreProcess, reads_of
 
 
 @asynccontextmanager
@@ -44,3 +48,19 @@ async def writers_of(journal: Journal, redis: Any, count: int) -> list[LogWriter
     for ref in refs:
         await redis.xadd(keys.events(*ref), {"start": "{}"}, id="1-0")
     return [journal.open(ref, "runner", LiveLog([Event("start", "{}", 1)]), lambda _: None) for ref in refs]
+
+
+async def trips_of_an_answer(client: Client, redis: Any, upstream: ScriptedUpstream) -> list[int]:
+    """Return the round trips of an answer that comes at once: in a new conversation, and in one that there was."""
+    script = reply(["x"])
+    upstream.default = lambda _: replace(script, steps=[b"".join(script.steps)])
+    old = (await ask(client, "Hi"))["conversation"]
+    trips = []
+    for further in ({}, {"conversation": old}):
+        seen = []
+        for _ in range(10):
+            before = await reads_of(redis)
+            await ask(client, "Hi", **further)
+            seen.append(await reads_of(redis) - before - 1)  # the second INFO
+        trips.append(min(seen))  # the others: what comes by the clock
+    return trips

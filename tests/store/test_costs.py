@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.conftest import Client, Start
+from tests.store.conftest import trips_of_an_answer
 from tests.support.browser import ask
 from tests.support.scripted_upstream import Script, ScriptedUpstream, chunk, reply
 from tests.support.service import NO_LIMITS
@@ -38,7 +38,7 @@ async def text_before_the_end(client: Client, upstream: ScriptedUpstream) -> Asy
             pass
 
 
-async def test_a_post_is_one_script_and_one_for_each_set_of_limits_and_one_entry_of_the_list_and_so_is_the_end(
+async def test_a_post_is_one_script_within_its_limits_and_so_is_the_end(
     client: Client, redis: Any, upstream: ScriptedUpstream
 ) -> None:
     await ask(client, "Hi")  # connections and scripts are there now
@@ -46,8 +46,8 @@ async def test_a_post_is_one_script_and_one_for_each_set_of_limits_and_one_entry
     async with text_before_the_end(client, upstream):
         pass
     seen = await counts(redis)
-    # begin and finish, and what the owner and the address have left
-    assert seen["evalsha"] == 4
+    # admit and finish
+    assert seen["evalsha"] == 2
     # the list twice; a place among the owner's messages, its answers and the address's messages
     assert seen["zadd"] == 5
     # the answer's place given back
@@ -68,20 +68,11 @@ async def test_without_limits_a_post_is_one_script_and_one_entry_of_the_list(
     assert (seen["evalsha"], seen["zadd"], seen.get("zrem", 0)) == (2, 2, 0)
 
 
-async def test_an_answer_that_comes_at_once_is_three_round_trips_and_in_an_old_conversation_four(
+async def test_an_answer_that_comes_at_once_is_two_round_trips_in_a_new_conversation_and_in_an_old_one(
     client: Client, redis: Any, upstream: ScriptedUpstream
 ) -> None:
-    """Its limits, its begin with the list, and the text and the end with all that goes with it."""
-    script = reply(["x"])
-    upstream.default = lambda _: replace(script, steps=[b"".join(script.steps)])
-    old = (await ask(client, "Hi"))["conversation"]
-    for further, trips in (({}, 3), ({"conversation": old}, 4)):
-        seen = []
-        for _ in range(10):
-            before = await reads_of(redis)
-            await ask(client, "Hi", **further)
-            seen.append(await reads_of(redis) - before - 1)  # the second INFO
-        assert min(seen) == trips  # the others: what comes by the clock
+    """Its begin within its limits, and the text and the end with all that goes with it."""
+    assert await trips_of_an_answer(client, redis, upstream) == [2, 2]
 
 
 async def test_an_end_that_comes_later_is_a_round_trip_of_its_own(

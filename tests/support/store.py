@@ -4,13 +4,16 @@ import asyncio
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import redis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.store.embedded import find_binary
+from tests.support.ports import free_port
 
 
 async def reads_of(redis: Any) -> int:
@@ -73,6 +76,29 @@ class StoreProcess:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
+
+
+class ClusterNode(StoreProcess):
+    """A cluster of one server: no command and no script of it may have keys of two slots."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+
+    def spawn(self) -> None:
+        """Start it and wait until it serves all slots, which takes two seconds."""
+        super().spawn()
+        deadline = time.monotonic() + 20
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            while True:
+                assert time.monotonic() < deadline
+                try:
+                    if not client.execute_command("CLUSTER SLOTS"):
+                        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+                    if client.execute_command("CLUSTER INFO")["cluster_state"] == "ok":
+                        return
+                except (RedisError, OSError):
+                    pass  # it does not listen yet
+                time.sleep(0.02)
 
 
 async def prolonged(redis: Any, key: str) -> None:

@@ -22,6 +22,8 @@ async def test_what_is_written_stays_while_it_is_written(start: Start, redis: An
         assert [name.partition("}")[2] for name in names] == ["", ":events:2", ":messages"]
         for name in names:
             await prolonged(redis, name)  # though nothing is written
+        [name] = await redis.keys("owner:*:conversations")
+        assert 0 < await redis.pttl(name) <= 5000
         gate.open()
         await reader.read(response)
     assert reader.end is not None

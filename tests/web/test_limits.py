@@ -11,9 +11,19 @@ from tests.conftest import Client, Start
 from tests.support.browser import ask, get, problem
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.sse import frames_of, parse_all, read_all
+from tests.support.store import StoreProcess
 
 COOKIE = {"Cookie": f"parley_owner={'a' * 43}"}
 HI = {"content": "Hi"}
+
+
+@pytest.fixture(params=["one server", "a cluster"])
+def store_process(request: pytest.FixtureRequest, store_process: StoreProcess) -> StoreProcess:
+    """Each of them, as a cluster's scripts keep to one slot, and limits lie in others than conversations."""
+    if request.param == "one server":
+        return store_process
+    cluster: StoreProcess = request.getfixturevalue("cluster")
+    return cluster
 
 
 async def post(client: Client, **headers: str) -> tuple[int, dict[str, str]]:
@@ -82,6 +92,19 @@ async def test_a_new_cookie_with_each_message_does_not_get_around_the_limit_of_t
     assert len(owners) == 3
 
 
+async def test_an_owner_whose_address_is_refused_has_all_places_left(start: Start) -> None:
+    client = await start(limit_address_messages_per_minute=1, limit_messages_per_minute=1, limit_active_answers=1)
+    await ask(client, "Hi")
+    client.session.cookie_jar.clear()  # that was somebody else there
+    async with client.post("/messages", json=HI, headers=COOKIE) as response:
+        body = await response.json()
+        assert (response.status, body["code"]) == (429, "rate_limited")
+        assert "from this address" in body["detail"]
+        assert re.sub("t=[0-9]+", "t", response.headers["RateLimit"]) == (
+            '"messages";r=1;t, "answers";r=1, "address";r=0;t'
+        )
+
+
 async def test_a_repeated_post_that_attaches_is_neither_refused_nor_counted(
     start: Start, redis: Any, upstream: ScriptedUpstream
 ) -> None:
@@ -107,6 +130,18 @@ async def test_a_repeated_post_that_attaches_is_neither_refused_nor_counted(
     async with client.post("/messages", json={"content": "Ho"}, headers=COOKIE | key) as response:
         assert (response.status, (await response.json())["code"]) == (422, "idempotency_key_reused")
     assert len(upstream.requests) == 2
+
+
+async def test_a_refused_message_leaves_nothing_in_the_store(start: Start, redis: Any) -> None:
+    client = await start(limit_messages_per_minute=1)
+    assert (await post(client))[0] == 200
+    names = sorted(await redis.keys("*"))
+    for key in ({}, {"Idempotency-Key": "k"}):
+        assert (await post(client, **key))[0] == 429
+        await get(client, "/health/ready")  # what was posted behind it is done
+    assert sorted(await redis.keys("*")) == names
+    assert [await redis.zcard(name) for name in names if name.endswith(":conversations")] == [1]
+    assert await redis.keys("limit:*:answers") == []
 
 
 async def test_what_is_refused_for_another_reason_is_not_counted(start: Start, redis: Any) -> None:
