@@ -48,11 +48,14 @@ class OnePiece:
             ratios = [
                 ours.own / pipe.own for ours, pipe in zip(costs["parley", at_once], costs["pipe", at_once], strict=True)
             ]
+            shown = {name: number(value) for name, value in cells.items()}
+            if "stack" in cells:
+                shown["stack"] += f" ({cells['stack'] / cells['parley']:.1f} x Parley)"
             figures |= {f"{name}_{at_once}_ms": round(value, 3) for name, value in cells.items()}
             rows.append(
                 Row(
                     f"**20 tokens in one piece**, {what}: CPU for each request, ms",
-                    **{name: number(value) for name, value in cells.items()},
+                    **shown,
                     ratio=f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
                     goal="1.0 ms",
                 )
