@@ -21,7 +21,7 @@ from app.domain.messages import AnswerHead
 from app.domain.spans import NO_SPANS, Spans
 from app.store import keys, scripts
 from app.store.journal import Journal
-from app.store.limits import Limits, Place, refusal
+from app.store.limits import Limits, Place, used_up
 from app.store.owner_list import OwnerLists
 
 log = logging.getLogger("parley.store")
@@ -122,12 +122,12 @@ class Admission:
                 left, reply = await self._try(question, given, place, overdue)
                 if reply is None and await self._limits.free(place, left):
                     left, reply = await self._try(question, given, place, overdue)
-            except BaseException:
-                self._limits.give_back(place)  # it may have been taken, and nobody told
+            except BaseException:  # also of who is cancelled: it may have been taken, and nobody told
+                self._limits.give_back(place)
                 raise
         match reply:
             case None:
-                raise refusal(left)
+                raise used_up(left)
             case ["begun", number, parent, depth, model, system, created, *records]:
                 estimate = 0
                 if self._limits.counts_tokens:

@@ -66,7 +66,7 @@ class Place(NamedTuple):
     name: str
 
 
-def refusal(left: Sequence[Allowance]) -> RateLimited:
+def used_up(left: Sequence[Allowance]) -> RateLimited:
     """Return why a message is refused that was to have more than is left."""
     kind, sentence = next(_REFUSALS[allowance.policy] for allowance in left if allowance.remaining <= 0)
     return kind(sentence, allowances=left)
@@ -141,18 +141,16 @@ class Limits:
     async def take(self, place: Place) -> tuple[tuple[Allowance, ...], bool]:
         """Take what a message needs, by a script for each slot; return what is left, and whether it was taken.
 
-        One round trip. Raises StoreUnavailable and StoreFull; nothing is taken then.
+        One round trip. Raises StoreUnavailable and StoreFull; it may have been taken then.
         """
         asked = self._of(place)
         pending = [self._journal.ask(*_command(one, place.name)) for one in asked]
         try:
             with store_errors():
                 replies = [await reply for reply in pending]
-        except BaseException:
+        finally:
             for reply in pending:
                 reply.cancel()  # where all of them have failed, this says that it was seen
-            self.give_back(place)  # it may have been taken, and nobody told
-            raise
         taken = all(reply[0] for reply in replies)
         if not taken:
             for reply, (_, limits) in zip(replies, asked, strict=True):
