@@ -168,7 +168,7 @@ async def test_in_ten_thousand_words_the_last_part_costs_what_the_second_did(ope
     assert nodes / words < 8
 
 
-#: A block that goes on for five thousand words: how it starts, and what is repeated.
+#: A block that goes on for ten thousand words: how it starts, and what is repeated.
 BLOCKS = {
     "a paragraph": ("", "some words of a very long paragraph, "),
     "lines": ("", "a line of its own\n"),
@@ -182,23 +182,23 @@ BLOCKS = {
 }
 
 
-async def test_one_block_of_five_thousand_words_grows_no_dearer(open_page: Open) -> None:
+async def test_one_block_of_ten_thousand_words_grows_no_dearer(open_page: Open) -> None:
     shapes = iter(BLOCKS)
     costs: dict[str, tuple[str, list[tuple[int, int]]]] = {}
 
     async def measure(page: Page) -> None:
         for shape in shapes:
             start, piece = BLOCKS[shape]
-            fifth = piece * (1000 // len(piece.split()) + 1)
-            costs[shape] = fifth, await page.evaluate(COST, [start + fifth, *([fifth] * 4)])
+            tenth = piece * (1000 // len(piece.split()) + 1)
+            costs[shape] = tenth, await page.evaluate(COST, [start + tenth, *([tenth] * 9)])
 
     # The dearest of all tests of the page: profiles have processes of their own, so two of them share it.
     await asyncio.gather(*[measure(page) for page in (await open_page(), await open_page())])
     assert costs.keys() == BLOCKS.keys()
-    for shape, (fifth, (first, *others)) in costs.items():
+    for shape, (tenth, (first, *others)) in costs.items():
         for parsed, nodes in others:
             # Never more than twice what the first thousand words have cost, and a bounded number for each character.
-            assert parsed <= max(2 * first[0], 40 * len(fifth)), (shape, first, others)
+            assert parsed <= max(2 * first[0], 40 * len(tenth)), (shape, first, others)
             assert nodes <= 2 * first[1] + 10, (shape, first, others)
 
 
