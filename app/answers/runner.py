@@ -123,6 +123,14 @@ class Runner:
             self._piping = None
         return self._interrupted or self._ending
 
+    def say(self, text: str, now: float) -> bool:
+        """As `Sink.say`: hand text to the log's writer."""
+        self._measures.next_token(now - self._last_token)
+        self._last_token = now
+        writer = self._writer
+        writer.append(("message", text))
+        return writer.buffered < self._max_buffered_bytes
+
     def take(self, deltas: Sequence[Delta], tokens: int) -> bool:
         """As `Sink.take`: hand deltas to the log's writer."""
         writer = self._writer

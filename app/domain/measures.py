@@ -8,7 +8,7 @@ for each token may cost a third of one.
 
 import mmap
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -79,6 +79,9 @@ class Measures:
         self._first = self._histogram(
             "parley_first_token_seconds", "From the stored message to the answer's first token", FIRST_TOKEN_SECONDS
         )
+        self._gaps: list[float] = []
+        #: Say that a token of an answer came so many seconds after the one before it; the next commit counts it.
+        self.next_token: Callable[[float], None] = self._gaps.append if on else _nothing
         self._token = self._histogram("parley_token_seconds", "Between two tokens of an answer", TOKEN_SECONDS)
         codes = [(kind.code,) for kind in all_errors() if issubclass(kind, UpstreamError)]
         self._upstream = self._labelled(
@@ -138,11 +141,8 @@ class Measures:
 
     def next_tokens(self, tokens: int, seconds: float) -> None:
         """Say that tokens of an answer came together, the first of them so long after the one before it."""
-        cells, first = self._cells, self._token
-        cells[first + bisect_left(TOKEN_SECONDS, seconds)] += 1.0  # as `_see`, without a call for each token
-        cells[first + len(TOKEN_SECONDS) + 1] += seconds
-        if tokens > 1:
-            cells[first] += tokens - 1.0
+        self.next_token(seconds)
+        self._cells[self._token] += tokens - 1.0
 
     def upstream_failed(self, code: str) -> None:
         """Say that a request to the model server failed."""
@@ -155,6 +155,7 @@ class Measures:
     def committed(self, commands: int, seconds: float) -> None:
         """Say that the store has acknowledged a commit."""
         if self.on:
+            self._see_gaps()
             self._see(self._commit_commands, COMMIT_COMMANDS, commands)
             self._see(self._commit_seconds, COMMIT_SECONDS, seconds)
 
@@ -201,6 +202,14 @@ class Measures:
         self._cells[first + bisect_left(bounds, value)] += 1.0
         self._cells[first + len(bounds) + 1] += value
 
+    def _see_gaps(self) -> None:
+        """Count what `next_token` was told: many at a time, which takes a third less for each."""
+        cells, first = self._cells, self._token
+        for seconds in self._gaps:
+            cells[first + bisect_left(TOKEN_SECONDS, seconds)] += 1.0
+        cells[first + len(TOKEN_SECONDS) + 1] += sum(self._gaps)
+        self._gaps.clear()
+
     # --- where the numbers are ----------------------------------------------------------------------------------------
 
     def _add(self, family: Family, cells: int) -> int:
@@ -221,6 +230,10 @@ class Measures:
     def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> int:
         assert all(low < high for low, high in pairwise(bounds))
         return self._add(Family(name, text, "histogram", (), (), bounds, self._used), len(bounds) + 2)
+
+
+def _nothing(_: float) -> None:
+    """Count nothing."""
 
 
 def values(family: Family, sums: Sequence[float]) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -145,11 +145,10 @@ class LogWriter:
         if len(pieces) == 1:  # nearly always
             kind, data = pieces[0]
             self._sent = [Event(kind, data, position + span(kind, data))]
-            fields = _packed(kind, data)
-        else:
-            pieces = _joined(pieces)
-            self._sent = list(numbered(pieces, position))
-            fields = "".join(starmap(_packed, pieces))
+            return f"*6\r\n{self._append}${len(name)}\r\n{name}\r\n{_packed(kind, data)}".encode()
+        pieces = _joined(pieces)
+        self._sent = list(numbered(pieces, position))
+        fields = "".join(starmap(_packed, pieces))
         return f"*{4 + 2 * len(self._sent)}\r\n{self._append}${len(name)}\r\n{name}\r\n{fields}".encode()
 
     def acknowledged(self, reply: object) -> None:

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -267,11 +268,17 @@ class _Pipe:
     def take(self, data: bytes) -> bool:
         """Take what came, or, with nothing, the end of it; return False at the end of the answer, or where the sink is full."""
         decoder = self._decoder
+        text = decoder.text(data)
+        if text is not None:  # nearly always
+            now = monotonic()
+            deadlines = self._deadlines
+            deadlines.read_due = now + deadlines.token_span
+            return self._sink.say(text, now)
         before = decoder.tokens
         deltas = decoder.feed(data) if data else decoder.close()
         came = decoder.tokens - before
         if came:
-            self._deadlines.next_token()
+            self._deadlines.read_due = monotonic() + self._deadlines.token_span
         return self._sink.take(deltas, came) and not decoder.ended
 
 

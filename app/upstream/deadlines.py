@@ -53,22 +53,25 @@ class Alarm:
 class Deadlines:
     """Those of one answer. Begins at once with the first token's limit; all are in seconds, 0 switches one off."""
 
-    __slots__ = ("_alarm", "_answer_due", "_had_token", "_loop", "_read_due", "_reply", "_token_span")
+    __slots__ = ("_alarm", "_answer_due", "_had_token", "_loop", "_reply", "read_due", "token_span")
 
     def __init__(self, alarm: Alarm, first_token: float, token: float, answer: float) -> None:
         self._alarm = alarm
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
-        self._token_span = token or inf
+        #: How long a token may take.
+        self.token_span = token or inf
         self._answer_due = now + (answer or inf)
-        self._read_due = now + (first_token or inf)
+        #: When the next one has to be there. Of a token behind another, with no `pause()` between, it is set from outside:
+        #: a method for that takes each token's time, too.
+        self.read_due = now + (first_token or inf)
         self._had_token = False
         self._reply: Reply | None = None
 
     @property
     def due(self) -> float:
         """Return when time runs out, by the loop's clock."""
-        return min(self._read_due, self._answer_due)
+        return min(self.read_due, self._answer_due)
 
     def scope(self) -> asyncio.Timeout:
         """Return the scope for a wait before there is a reply; on TimeoutError, `error()` says what ran out."""
@@ -81,19 +84,15 @@ class Deadlines:
 
     def token(self) -> None:
         """Say that a token came, and the next one is waited for."""
-        due = self._loop.time() + self._token_span
-        if due < self._read_due:  # the first wait was allowed to be longer, or none was counted
+        due = self._loop.time() + self.token_span
+        if due < self.read_due:  # the first wait was allowed to be longer, or none was counted
             self._alarm.look_at(due)
-        self._read_due = due
+        self.read_due = due
         self._had_token = True
-
-    def next_token(self) -> None:
-        """Say that a token came behind another one, with no `pause()` between."""
-        self._read_due = self._loop.time() + self._token_span
 
     def pause(self) -> None:
         """Say that nothing is waited for, until the next `token()`: the consumer is busy, and that is not counted."""
-        self._read_due = inf
+        self.read_due = inf
 
     def stop(self) -> None:
         """End the watch."""
@@ -108,7 +107,7 @@ class Deadlines:
 
     def error(self) -> UpstreamError:
         """Return what ran out, or does so first."""
-        if self._answer_due <= self._read_due:
+        if self._answer_due <= self.read_due:
             return UpstreamAnswerTimeout("The model server did not complete its answer in time.")
         if self._had_token:
             return UpstreamTokenTimeout("The model server stopped sending in the middle of its answer.")

@@ -58,6 +58,9 @@ Delta = Piece | ToolCall | Finish | Notice
 class Sink(Protocol):
     """Takes an answer's deltas at once, from the callback that brought their bytes: a task for each token costs more."""
 
+    def say(self, text: str, now: float) -> bool:
+        """Take a token of the answer's text that came `now` (of the monotonic clock), not the first one; as `take`."""
+
     def take(self, deltas: Sequence[Delta], tokens: int) -> bool:
         """Take deltas, made of so many tokens; return False where no more should come until `room` returns."""
 

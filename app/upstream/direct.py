@@ -130,6 +130,8 @@ def _fields(method: str, target: str, headers: tuple[tuple[str, str], ...], host
 class _Connection(asyncio.Protocol):
     """One connection: a request at a time."""
 
+    __slots__ = ("_all", "_expiry", "_idle", "_reply", "_transport")
+
     def __init__(self, idle: "list[_Connection]", everyone: "set[_Connection]") -> None:
         """`idle` is the pool, to which it adds itself; `everyone` are all that are open."""
         self._idle = idle

@@ -150,14 +150,15 @@ class DirectReply:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._garble(error)
-        if not self._chunks:
+        chunks = self._chunks
+        if not chunks:
             if not self.begun:
                 self.head_bytes += len(data)
                 if self.head_bytes > MAX_HEAD_BYTES:
                     self._garble(ValueError("the head of the response is too large"))
         elif self._sink is None:
             self._read_ahead()
-        elif self._error is None and not self._sink(self._taken()):
+        elif self._error is None and not self._sink(chunks.pop() if len(chunks) == 1 else self._taken()):
             self._sink = None
             self._wake()
 

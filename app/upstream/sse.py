@@ -11,16 +11,20 @@ an event is wrapped: `{"error":data}`.
 #: room for any of them, and 2,000 upstreams that never end a line still cannot take more than 2 GB between them.
 MAX_EVENT_BYTES = 1024 * 1024
 
+#: How nearly every event begins and ends, and what stands in none of one line.
+FIELD = b"data: "
+BLANK_LINE = b"\n\n"
+LF = 10
+CR = 13
+
 _BOM = b"\xef\xbb\xbf"
-_LF = 10
-_CR = 13
 _LINE_COST = 48
 
 
 class EventFramer:
     """Turns bytes into the data of events; once `overflow` is True it takes nothing more."""
 
-    __slots__ = ("_after_cr", "_at_start", "_between_events", "_data", "_is_error", "_line", "_size", "overflow")
+    __slots__ = ("_after_cr", "_at_start", "_data", "_is_error", "_line", "_size", "between_events", "overflow")
 
     def __init__(self) -> None:
         """Begin before the first byte of a stream."""
@@ -32,20 +36,19 @@ class EventFramer:
         self._size = 0
         self._after_cr = False  # a "\n" that comes next belongs to the "\r" that was taken as the end of a line
         self._at_start = True
-        self._between_events = True
+        #: Would the next byte begin an event?
+        self.between_events = True
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of every event that is now complete; an event without data is none."""
-        # The common case, whole events of one line each, mostly one: a few searches instead of lists of lines.
-        if self._between_events and data[:6] == b"data: " and data[-2:] == b"\n\n" and len(data) <= MAX_EVENT_BYTES:
+        # The common case, whole events of one line each: a few searches instead of lists of lines.
+        if self.between_events and data[:6] == FIELD and data[-2:] == BLANK_LINE and len(data) <= MAX_EVENT_BYTES:
             inner = data[6:-2]
             self._at_start = False  # that is no byte order mark
-            if inner and _CR not in inner:
-                if _LF not in inner:
-                    return [inner]
+            if CR not in inner:
                 events = inner.split(b"\n\ndata: ")
                 # Joined and searched: to count line ends takes ten times as long, 0.4 us for an event.
-                if _LF not in b"".join(events) and all(events):
+                if LF not in b"".join(events) and all(events):
                     return events
         return self._feed_lines(data)
 
@@ -73,7 +76,7 @@ class EventFramer:
         if len(self._line) > MAX_EVENT_BYTES:
             self.overflow = True
         open_event = self._line or self._data or self._is_error
-        self._between_events = not (open_event or self._after_cr or self._at_start or self.overflow)
+        self.between_events = not (open_event or self._after_cr or self._at_start or self.overflow)
         return events
 
     def _events_in(self, lines: list[bytes]) -> list[bytes]:

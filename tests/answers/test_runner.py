@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from time import monotonic
 
 import pytest
 
@@ -91,12 +92,14 @@ async def test_an_interrupt_ends_the_upstream_and_counts_before_what_the_upstrea
     assert runner.ended == [Ending("stopped")]
 
 
-@pytest.mark.parametrize(("on", "first", "others"), [(True, 1, 5), (False, 0, 0)])
+@pytest.mark.parametrize(("on", "first", "others"), [(True, 1, 6), (False, 0, 0)])
 async def test_tokens_are_counted_where_somebody_asks(client: Client, *, on: bool, first: int, others: int) -> None:
     measures = Measures(on=on)
     runner = runner_of(client, LiveLog([Event("start", "{}", 1)]), measures)
     for tokens in (2, 1, 3):
         runner.take([("message", "x" * tokens)], tokens)
+    runner.say("x", monotonic())
+    measures.committed(1, 0.001)  # whatever a reader has been shown is counted
     sums = measures.board.sums()
     counted = {family.name: buckets(family, sums)[0][-1][1] for family in measures.families if family.bounds}
     assert counted["parley_first_token_seconds"] == first

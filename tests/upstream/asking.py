@@ -44,6 +44,9 @@ class Asked:
         self.deltas: list[Delta] = []
         self.failure: UpstreamError | None = None
 
+    def say(self, text: str, now: float) -> bool:  # noqa: ARG002 - as `Sink` has it
+        return self.take([("message", text)], 1)
+
     def take(self, deltas: Sequence[Delta], tokens: int) -> bool:  # noqa: ARG002 - as `Sink` has it
         self.deltas += deltas
         return True

@@ -41,10 +41,21 @@ def said_in(deltas: list[Delta]) -> str:
 
 
 def decode(*feeds: bytes) -> list[Delta]:
-    """Return all that a stream in these feeds means, the connection having ended then."""
-    decoder = Decoder()
-    deltas = [delta for data in feeds for delta in decoder.feed(data)]
-    return deltas + decoder.close()
+    """Return all that a stream in these feeds means, the connection having ended then.
+
+    Feeds that are one event of text are taken both ways, and have to mean the same.
+    """
+    quick, thorough = Decoder(), Decoder()
+    deltas: list[Delta] = []
+    for data in feeds:
+        said = quick.text(data)
+        meant = quick.feed(data) if said is None else [says(said)]
+        assert meant == thorough.feed(data)
+        deltas += meant
+    end = quick.close()
+    assert end == thorough.close()
+    assert quick.tokens == thorough.tokens
+    return deltas + end
 
 
 def joined(deltas: list[Delta]) -> list[Delta]:

@@ -235,6 +235,9 @@ class Taker:
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
 
+    def say(self, text: str, _now: float) -> bool:
+        return self.take([says(text)], 1)
+
     def take(self, deltas: Sequence[Delta], _tokens: int) -> bool:
         self.deltas += deltas
         return True

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from app.upstream.decoder import Decoder
 from app.upstream.deltas import Delta, Finish, ToolCall, Usage
+from app.upstream.sse import MAX_EVENT_BYTES
 from tests.support.scripted_upstream import DONE, chunk, event
 from tests.upstream.streams import END, STOP, call, decode, joined, says, text, think, thinks
 
@@ -56,6 +57,57 @@ RICH_MEANS: list[Delta] = [
     ToolCall("c0", "f", '{"a":1}'),
     Finish("stop", "m", Usage(1, 2, 3)),
 ]
+
+
+def test_one_event_that_is_text_alone_is_told_at_a_glance() -> None:
+    decoder = Decoder()
+    assert decoder.text(text("a")) is None  # who says nothing of the model yet is looked at closely
+    assert decoder.feed(text("a")) == [says("a")]
+    assert [decoder.text(text(piece)) for piece in ("b", " ", "ä\n", "😀")] == ["b", " ", "ä\n", "😀"]
+    assert decoder.tokens == 5
+    assert decoder.feed(STOP + DONE) == [END]
+    assert decoder.text(text("b")) is None
+
+
+LONG = text("x" * MAX_EVENT_BYTES)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        text("b")[:-1],
+        text("b")[1:],
+        text("b") + text("c"),
+        text("b").replace(b"\n", b"\r\n"),
+        text("b").replace(b", ", b",\n"),
+        text("b").replace(b", ", b",\r"),
+        b": comment\n\n" + text("b"),
+        text("b\r"),
+        text("\ud83d"),
+        text(""),
+        think("b"),
+        STOP,
+        DONE,
+        call(index=0, id="c", function={"name": "f", "arguments": ""}),
+        b"data: <html>\n\n",
+        LONG,
+    ],
+)
+def test_anything_else_is_not_and_changes_nothing(data: bytes) -> None:
+    decoder, untouched = Decoder(), Decoder()
+    assert decoder.feed(text("a")) == untouched.feed(text("a"))
+    assert decoder.text(data) is None
+    assert decoder.feed(data) + decoder.close() == untouched.feed(data) + untouched.close()
+    assert (decoder.tokens, type(decoder.failure)) == (untouched.tokens, type(untouched.failure))
+
+
+@pytest.mark.parametrize("before", [text("a\r"), text("\ud83d"), text("b")[:-1], text("b")[:9], b"data: x\n", DONE])
+def test_text_behind_what_is_not_over_is_not(before: bytes) -> None:
+    decoder = Decoder()
+    decoder.feed(text("a"))
+    decoder.feed(before)
+    assert decoder.text(text("c")) is None
 
 
 def test_a_stream_means_the_same_wherever_it_is_cut_in_two() -> None:
