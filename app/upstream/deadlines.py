@@ -62,8 +62,8 @@ class Deadlines:
         #: How long a token may take.
         self.token_span = token or inf
         self._answer_due = now + (answer or inf)
-        #: When the next one has to be there. Of a token behind another, with no `pause()` between, it is set from outside:
-        #: a method for that takes each token's time, too.
+        #: When the next one has to be there, by the loop's clock, which is the system's monotonic one. Of a token behind
+        #: another, with no `pause()` between, it is set from outside: a method for that takes each token's time, too.
         self.read_due = now + (first_token or inf)
         self._had_token = False
         self._reply: Reply | None = None

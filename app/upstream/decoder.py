@@ -90,7 +90,7 @@ class Decoder:
     def text(self, data: bytes) -> str | None:
         """Return what these bytes say if they are one event of text alone, as nearly all are; None: `feed` them.
 
-        All is done here, without a call of a function of Python's: so a token is received with a sixth less of the CPU.
+        All is done here, without a call of a function of Python's: so a token is received with a seventh less of the CPU.
         """
         if not (self._plain and self._framer.between_events) or self._run:
             return None

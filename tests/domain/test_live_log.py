@@ -80,3 +80,15 @@ def test_a_crowd_of_readers_leaves_without_a_look_at_each_other() -> None:
     live.extend([Event("end", "{}", 2)])
     assert live.readers == 0
     assert Leaver.compared < 1000
+
+
+def test_who_has_left_is_told_nothing_more_and_who_came_again_is() -> None:
+    live, told = LiveLog([START]), list[int]()
+
+    def reader(fresh: Sequence[Event]) -> None:
+        told.append(fresh[-1].end)
+
+    for position, change in enumerate((live.listen, live.unlisten, live.listen), 2):
+        change(reader)
+        live.extend([Event("message", "x", position)])
+    assert told == [2, 4]
